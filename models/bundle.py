@@ -1,0 +1,201 @@
+"""A bundle on disk: the manifest's schema, and the checks that a folder must pass before anything in it is used."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from models.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Role: TypeAlias = Literal["encoder", "step", "forward"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(Frozen):
+    """A file of the bundle: its path relative to the folder, and what it must hash to."""
+
+    path: str
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Graph(Frozen):
+    """One ONNX graph and its signature, names in the order of the graph."""
+
+    file: File
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Graphs(Frozen):
+    """The graphs of one precision. `weights` is the external data that they share, so that tied weights are stored once."""
+
+    graphs: dict[Role, Graph]
+    weights: File | None = None
+
+
+class GenerationDefaults(Frozen):
+    """Token ids and settings that a generating model starts from."""
+
+    decoder_start_token_id: int
+    eos_token_id: int
+    forced_bos_token_id: int | None = None
+    suppressed_token_ids: tuple[int, ...] = ()
+    max_new_tokens: int = Field(gt=0)
+    repetition_penalty: float = Field(1.0, gt=0)
+    no_repeat_ngram_size: int = Field(0, ge=0)
+
+
+class Limits(Frozen):
+    """What one request may ask of this model.
+
+    `max_tokens` counts one row's source with its special tokens; `max_characters` one input text; `max_items` one history.
+    """
+
+    max_tokens: int = Field(gt=0)
+    max_new_tokens: int = Field(1, gt=0)
+    max_inputs: int = Field(128, gt=0)
+    max_characters: int = Field(100_000, gt=0)
+    max_items: int = Field(1_000, gt=0)
+    max_top_k: int = Field(100, gt=0)
+
+
+class Languages(Frozen):
+    """ISO 639 codes of what the model reads and writes."""
+
+    source: tuple[str, ...]
+    target: tuple[str, ...] = ()
+
+
+class Quality(Frozen):
+    """A measured number and the command that measured it."""
+
+    metric: str
+    value: float
+    dataset: str
+    command: str
+
+
+class Manifest(Frozen):
+    """`bundle.json`: all that a bundle says of itself. `example` is a request that the model must answer before it counts as ready."""
+
+    schema_version: Literal[1]
+    name: Name
+    task: str
+    version: str
+    source: str
+    licence: str
+    family: str
+    parameters: int = Field(gt=0)
+    languages: Languages
+    precisions: dict[Precision, Graphs] = Field(min_length=1)
+    tokenizer: File | None = None
+    catalogue: File | None = None
+    generation: GenerationDefaults | None = None
+    limits: Limits
+    quality: tuple[Quality, ...] = ()
+    example: dict[str, JsonValue]
+    created_by: str
+
+    def files(self) -> Iterator[File]:
+        """Every file that the manifest vouches for."""
+        for precision in self.precisions.values():
+            yield from (graph.file for graph in precision.graphs.values())
+            if precision.weights is not None:
+                yield precision.weights
+        yield from (file for file in (self.tokenizer, self.catalogue) if file is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: every file that the manifest names is there and hashes to what it should."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, file: File) -> Path:
+        """Where a file of the manifest lies on disk."""
+        return self.folder / file.path
+
+    def graphs(self, precision: Precision) -> Graphs:
+        """The graphs of one precision.
+
+        Raises:
+            BundleError: the bundle does not carry this precision.
+        """
+        try:
+            return self.manifest.precisions[precision]
+        except KeyError:
+            carried = ", ".join(self.manifest.precisions)
+            raise BundleError(f"{self.folder}: no {precision} graphs, the bundle carries {carried}") from None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate `bundle.json` without touching the files that it names.
+
+    Raises:
+        BundleError: no manifest, not JSON, a newer schema version, or a field that does not validate.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: not a bundle, {MANIFEST} is missing") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read as JSON: {error}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(f"{path}: schema_version is {version}, this release reads up to {SCHEMA_VERSION}: upgrade heedful")
+    try:
+        return Manifest.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: field {field or '(root)'}: {first['msg']}") from error
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read the manifest and check that every file it names is inside the folder, has its size and hashes to its sha256.
+
+    Raises:
+        BundleError: anything that does not hold, with the file and both values.
+    """
+    folder = folder.resolve()
+    manifest = read_manifest(folder)
+    for file in manifest.files():
+        _check(folder, file)
+    return Bundle(folder, manifest)
+
+
+def sha256_of(path: Path) -> str:
+    """Lower-case hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check(folder: Path, file: File) -> None:
+    path = folder / file.path
+    inside = not PurePosixPath(file.path).is_absolute() and path.resolve().is_relative_to(folder)
+    if not inside:
+        raise BundleError(f"{folder}: {file.path!r} leads out of the bundle's folder")
+    if not path.is_file():
+        raise BundleError(f"{folder}: {file.path} is missing")
+    size = path.stat().st_size
+    if size != file.bytes:
+        raise BundleError(f"{path}: {size} bytes, the manifest says {file.bytes}")
+    digest = sha256_of(path)
+    if digest != file.sha256:
+        raise BundleError(f"{path}: sha256 {digest}, the manifest says {file.sha256}")

@@ -1,0 +1,138 @@
+"""The contracts between a task (what a caller asks), a model (what computes) and the engine that brings them together."""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+Tokens: TypeAlias = NDArray[np.int64]
+Array: TypeAlias = NDArray[np.float32]
+RowId: TypeAlias = int
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How one row is decoded. Greedy unless `do_sample`.
+
+    Args:
+        max_new_tokens: at most so many tokens, the end token included.
+        temperature: divides the logits before sampling, > 0.
+        top_k: sample among the k likeliest tokens; 0 means all.
+        top_p: sample among the likeliest tokens that together hold this probability, in (0, 1].
+        repetition_penalty: divides positive and multiplies negative logits of tokens already produced (Keskar et al. 2019).
+        no_repeat_ngram_size: no n-gram of this size is produced twice; 0 turns it off.
+        seed: of this row's own random stream, so that a sampled answer does not depend on its neighbours.
+    """
+
+    max_new_tokens: int
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One sequence for the model.
+
+    Args:
+        tokens: int64 [length], special tokens included.
+        segments: int64 [length], which of two texts a token belongs to; None where the model knows only one.
+        generation: how to decode; None asks for a single forward pass.
+    """
+
+    tokens: Tokens
+    segments: Tokens | None = None
+    generation: Generation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a row takes, or what a model has left: decoder slots, and tokens to encode in one iteration."""
+
+    slots: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """What one step brought for one row: new tokens, or the arrays of a forward pass. `finish` is set on the last event of a row."""
+
+    row: RowId
+    tokens: tuple[int, ...] = ()
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """All that a row brought, in the order of its events.
+
+    Args:
+        tokens: generated token ids without the end token.
+        arrays: named float32 results of a forward pass, [length] for each token or [classes] for the row.
+        finish: `stop` when the model ended by itself, `length` when `max_new_tokens` was reached.
+    """
+
+    tokens: tuple[int, ...]
+    arrays: Mapping[str, Array]
+    finish: FinishReason
+
+
+class Model(Protocol):
+    """What computes. Only the engine's thread calls it, so it needs no locks."""
+
+    def cost(self, row: Row) -> Cost:
+        """What the row would take if it were admitted."""
+        ...
+
+    def room(self) -> Cost:
+        """What fits now. `tokens` bounds one `admit`; a row longer than that may be admitted when it comes alone."""
+        ...
+
+    def admit(self, rows: Mapping[RowId, Row]) -> None:
+        """Take slots for the rows and encode them. When it raises, `reset` follows."""
+        ...
+
+    def step(self) -> Sequence[Event]:
+        """One decoder step for every admitted row, or the single forward pass of an encoder. When it raises, `reset` follows."""
+        ...
+
+    def drop(self, ids: Collection[RowId]) -> None:
+        """Free the slots of rows whose caller has gone; unknown ids are ignored."""
+        ...
+
+    def reset(self) -> None:
+        """Forget every row and free every slot, after a failure."""
+        ...
+
+
+Req = TypeVar("Req", bound=BaseModel, contravariant=True)
+Res = TypeVar("Res", covariant=True)
+
+Solution: TypeAlias = Generator[Sequence[Row], Sequence[Output], Res]
+"""Yields rows that may run side by side, is sent their outputs in the same order, and returns the response."""
+
+
+class Task(Protocol[Req, Res]):
+    """What a caller asks of one opened bundle. Pure: the same request gives the same rows."""
+
+    id: ClassVar[str]
+    request_type: ClassVar[type[BaseModel]]
+    response_type: ClassVar[Any]
+
+    def solve(self, request: Req) -> Solution[Res]:
+        """Answer one request.
+
+        Raises:
+            InvalidInput: the request names something that the bundle does not have; before the first yield.
+            TooLarge: the request exceeds a limit of the bundle; before the first yield.
+        """
+        ...

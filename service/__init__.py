@@ -1,0 +1,1 @@
+"""Many callers on one model: HTTP, scheduling, metrics and the Ray Serve host."""
