@@ -41,7 +41,7 @@ class Graph(Frozen):
 
 
 class Graphs(Frozen):
-    """The graphs of one precision. `weights` is the external data that they share, so that tied weights are stored once."""
+    """The graphs of one precision. `weights` is the external data that they share: tied weights are stored once."""
 
     graphs: dict[Role, Graph]
     weights: File | None = None
@@ -62,7 +62,8 @@ class GenerationDefaults(Frozen):
 class Limits(Frozen):
     """What one request may ask of this model.
 
-    `max_tokens` counts one row's source with its special tokens; `max_characters` one input text; `max_items` one history.
+    `max_tokens` counts one row's source with its special tokens, `max_characters` one input text, `max_items` one
+    history.
     """
 
     max_tokens: int = Field(gt=0)
@@ -90,7 +91,10 @@ class Quality(Frozen):
 
 
 class Manifest(Frozen):
-    """`bundle.json`: all that a bundle says of itself. `example` is a request that the model must answer before it counts as ready."""
+    """`bundle.json`: all that a bundle says of itself.
+
+    `example` is a request that the model must answer before it counts as ready.
+    """
 
     schema_version: Literal[1]
     name: Name
@@ -158,7 +162,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: cannot be read as JSON: {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleError(f"{path}: schema_version is {version}, this release reads up to {SCHEMA_VERSION}: upgrade heedful")
+        raise BundleError(
+            f"{path}: schema_version is {version}, this release reads up to {SCHEMA_VERSION}: upgrade heedful"
+        )
     try:
         return Manifest.model_validate_json(json.dumps(raw))
     except ValidationError as error:

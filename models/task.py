@@ -1,4 +1,4 @@
-"""The contracts between a task (what a caller asks), a model (what computes) and the engine that brings them together."""
+"""The contracts between a task (what a caller asks), a model (what computes) and the engine that joins the two."""
 
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ class Generation:
         temperature: divides the logits before sampling, > 0.
         top_k: sample among the k likeliest tokens; 0 means all.
         top_p: sample among the likeliest tokens that together hold this probability, in (0, 1].
-        repetition_penalty: divides positive and multiplies negative logits of tokens already produced (Keskar et al. 2019).
+        repetition_penalty: divides positive and multiplies negative logits of tokens already produced
+            (Keskar et al. 2019).
         no_repeat_ngram_size: no n-gram of this size is produced twice; 0 turns it off.
         seed: of this row's own random stream, so that a sampled answer does not depend on its neighbours.
     """
@@ -63,7 +64,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Event:
-    """What one step brought for one row: new tokens, or the arrays of a forward pass. `finish` is set on the last event of a row."""
+    """What one step brought for one row: new tokens, or the arrays of a forward pass.
+
+    `finish` is set on the last event of a row.
+    """
 
     row: RowId
     tokens: tuple[int, ...] = ()
@@ -102,7 +106,10 @@ class Model(Protocol):
         ...
 
     def step(self) -> Sequence[Event]:
-        """One decoder step for every admitted row, or the single forward pass of an encoder. When it raises, `reset` follows."""
+        """One decoder step for every admitted row, or the single forward pass of an encoder.
+
+        When it raises, `reset` follows.
+        """
         ...
 
     def drop(self, ids: Collection[RowId]) -> None:

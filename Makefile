@@ -1,0 +1,35 @@
+# `make serve` and `make test` take a fresh checkout to ready and to a verdict; both install into .venv, and again only when what is pinned has changed.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := pyproject.toml constraints.txt
+
+.PHONY: serve test lint
+
+# PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
+serve: $(VENV)/serve.stamp
+	@exec $(BIN)/heedful serve
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "Heedful needs Python 3.11 or newer and '$(PYTHON)' is not one: install it, or name yours with make PYTHON=/path/to/python3." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/serve.stamp: $(PINS) | $(BIN)/pip
+	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/test.stamp: $(PINS) | $(BIN)/pip
+	$(PIP) install --constraint constraints.txt --editable '.[cpu,dev,train]'
+	@touch $@
