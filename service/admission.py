@@ -1,0 +1,126 @@
+"""What may wait, for how long, and when a refused caller should come back: pure, so that it can be tested without a clock."""
+
+import math
+from dataclasses import dataclass
+
+from models.errors import TooLarge
+from service.errors import DeadlinePassed, Overloaded
+
+# Busy seconds after which a measurement counts 1/e. Long enough to average over some hundred steps, short enough that a
+# change of load shows within the few seconds that a refused caller is asked to wait.
+RATE_MEMORY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait for one model before new requests are refused.
+
+    Args:
+        waiting_rows: rows not yet admitted.
+        waiting_tokens: source tokens of those rows.
+    """
+
+    waiting_rows: int
+    waiting_tokens: int
+
+
+class Rate:
+    """Source tokens finished per busy second, exponentially weighted over busy time.
+
+    Both sums fade alike, so that the very first measurement already gives an unbiased rate, and idle time does not lower it.
+    """
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._busy_s = 0.0
+
+    def measure(self, tokens: int, busy_s: float) -> None:
+        """An iteration took `busy_s` seconds and finished rows of `tokens` source tokens together, often none."""
+        fade = math.exp(-busy_s / RATE_MEMORY_S)
+        self._tokens = self._tokens * fade + tokens
+        self._busy_s = self._busy_s * fade + busy_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """None before the first row has finished."""
+        return self._tokens / self._busy_s if self._tokens > 0 and self._busy_s > 0 else None
+
+
+class Admission:
+    """The books on what waits and what runs. Not thread-safe: the engine holds its lock.
+
+    Source tokens measure the work although decoding is most of it: the rate counts the source tokens of finished rows, so
+    the unknown output length cancels out of backlog ÷ rate.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.rate = Rate()
+        self.waiting_rows = 0
+        self.waiting_tokens = 0
+        self.running_tokens = 0
+
+    def offer(self, rows: int, tokens: int) -> None:
+        """Check whether a new request may wait with its first rows; `queued` then books them.
+
+        Raises:
+            TooLarge: the request exceeds the limits even when nothing else waits, so coming back later would not help.
+            Overloaded: it would exceed them now.
+        """
+        limits = self.limits
+        for unit, asked, waiting, limit in (
+            ("rows", rows, self.waiting_rows, limits.waiting_rows),
+            ("tokens", tokens, self.waiting_tokens, limits.waiting_tokens),
+        ):
+            if asked > limit:
+                raise TooLarge(
+                    f"the request makes {asked} {unit}, at most {limit} may wait; send it in parts", pointer=""
+                )
+            if waiting + asked > limit:
+                detail = f"{waiting} {unit} wait already and the request adds {asked}, at most {limit} may wait"
+                raise Overloaded(detail, self.retry_after_s())
+
+    def queued(self, rows: int, tokens: int) -> None:
+        """Rows began to wait."""
+        self.waiting_rows += rows
+        self.waiting_tokens += tokens
+
+    def joined(self, rows: int, tokens: int) -> None:
+        """Waiting rows went into the model."""
+        self.unqueued(rows, tokens)
+        self.running_tokens += tokens
+
+    def unqueued(self, rows: int, tokens: int) -> None:
+        """Waiting rows are not wanted any more."""
+        self.waiting_rows -= rows
+        self.waiting_tokens -= tokens
+
+    def left(self, tokens: int) -> None:
+        """Running rows finished, failed or were dropped."""
+        self.running_tokens -= tokens
+
+    def clear(self) -> None:
+        """Nothing waits or runs any more; what was learned about the rate stays."""
+        self.waiting_rows = self.waiting_tokens = self.running_tokens = 0
+
+    def backlog_s(self) -> float:
+        """Seconds until all that waits and runs is done at the measured rate; 0 while there is no measurement."""
+        rate = self.rate.tokens_per_s
+        return 0.0 if rate is None else (self.waiting_tokens + self.running_tokens) / rate
+
+    def retry_after_s(self) -> int:
+        """The backlog in whole seconds, at least 1."""
+        return max(1, math.ceil(self.backlog_s()))
+
+
+def time_left_s(deadline: float | None, now: float) -> float | None:
+    """Seconds until the deadline on the clock of `now`; None when there is none.
+
+    Raises:
+        DeadlinePassed: none are left.
+    """
+    if deadline is None:
+        return None
+    if deadline <= now:
+        raise DeadlinePassed(f"the deadline passed {now - deadline:.3f} s before the request was looked at")
+    return deadline - now

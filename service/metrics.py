@@ -1,0 +1,120 @@
+"""Every metric's name, labels and buckets in one place, so that dashboards and alerts have one page to read."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+MODEL = ("task", "model")
+
+# From a cached short answer (5 ms) to the longest that a caller plausibly waits for (a minute); each bound is 2 to 2.5 times
+# the one before, so that a quantile read from the buckets is off by at most that factor.
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# A phase is a part of a request: on an idle model the queue takes tenths of a millisecond, so two bounds more at the bottom.
+PHASE_SECONDS = (0.0005, 0.002, *REQUEST_SECONDS)
+# Throughput grows with the logarithm of the rows in a step, so the bounds double; 256 is beyond what one model holds today.
+STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The families of one process, in the registry given.
+
+    Args:
+        registry: the process's own, never prometheus-client's global default, which two services in one process would share.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter("heedful_requests", "Requests answered", (*MODEL, "status"), registry=registry)
+        self.request_seconds = Histogram(
+            "heedful_request_duration_seconds",
+            "From request to answer",
+            MODEL,
+            buckets=REQUEST_SECONDS,
+            registry=registry,
+        )
+        self.phase_seconds = Histogram(
+            "heedful_phase_duration_seconds",
+            "Part of an answered request: queue, encode or decode",
+            (*MODEL, "phase"),
+            buckets=PHASE_SECONDS,
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "heedful_tokens",
+            "Tokens of answered requests: source or generated",
+            (*MODEL, "direction"),
+            registry=registry,
+        )
+        self.step_rows = Histogram(
+            "heedful_step_rows", "Rows that shared one step of the model", MODEL, buckets=STEP_ROWS, registry=registry
+        )
+        self.running_rows = Gauge("heedful_running_rows", "Rows in the model now", MODEL, registry=registry)
+        self.waiting_rows = Gauge("heedful_waiting_rows", "Rows that wait for the model now", MODEL, registry=registry)
+        self.rejected = Counter(
+            "heedful_rejected",
+            "Requests not answered: overloaded, draining, not_ready or deadline",
+            (*MODEL, "reason"),
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "heedful_model_info", "1 for each model served", (*MODEL, "version", "precision"), registry=registry
+        )
+
+    def observer(self, task: str, model: str) -> "Observer":
+        """What the engine and the gateway of one model report to."""
+        return Observer(self, task, model)
+
+
+class Observer:
+    """The metrics of one model. Every method may be called from any thread.
+
+    The gateway calls `request` and `describe`; the engine calls all others.
+    """
+
+    def __init__(self, metrics: Metrics, task: str, model: str) -> None:
+        self._metrics = metrics
+        self._labels = (task, model)
+        self._seconds = metrics.request_seconds.labels(task, model)
+        self._queue = metrics.phase_seconds.labels(task, model, "queue")
+        self._encode = metrics.phase_seconds.labels(task, model, "encode")
+        self._decode = metrics.phase_seconds.labels(task, model, "decode")
+        self._source = metrics.tokens.labels(task, model, "source")
+        self._generated = metrics.tokens.labels(task, model, "generated")
+        self._step_rows = metrics.step_rows.labels(task, model)
+
+    def request(self, status: int, seconds: float) -> None:
+        """A request got its HTTP status, `seconds` after it came."""
+        self._metrics.requests.labels(*self._labels, str(status)).inc()
+        self._seconds.observe(seconds)
+
+    def describe(self, *, version: str, precision: str) -> None:
+        """Which model is served."""
+        self._metrics.model_info.labels(*self._labels, version, precision).set(1)
+
+    def phases(self, *, queue_s: float, encode_s: float, decode_s: float) -> None:
+        """Where the time of an answered request went, in seconds."""
+        self._queue.observe(queue_s)
+        self._encode.observe(encode_s)
+        self._decode.observe(decode_s)
+
+    def tokens(self, *, source: int, generated: int) -> None:
+        """What an answered request read and wrote."""
+        self._source.inc(source)
+        self._generated.inc(generated)
+
+    def step(self, rows: int) -> None:
+        """One step of the model brought `rows` rows forward."""
+        self._step_rows.observe(rows)
+
+    def rejected(self, reason: str) -> None:
+        """A request was not answered, see `ServiceError.reason`."""
+        self._metrics.rejected.labels(*self._labels, reason).inc()
+
+    def watch(self, *, running_rows: Callable[[], float], waiting_rows: Callable[[], float]) -> None:
+        """Read the two gauges through these functions whenever somebody scrapes, so that a step pays nothing for them."""
+        self._metrics.running_rows.labels(*self._labels).set_function(running_rows)
+        self._metrics.waiting_rows.labels(*self._labels).set_function(waiting_rows)
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The registry's samples in the Prometheus text format."""
+    return generate_latest(registry)
