@@ -1,0 +1,80 @@
+"""From a bundle's folder to what can answer: the opened bundle, its task and its model."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from models.bundle import Bundle, Precision, Role, open_bundle
+from models.encoder import Encoder
+from models.errors import BundleError
+from models.seq2seq import Seq2Seq
+from models.session import Session, open_session
+from models.task import Model, Task
+from models.tasks import TASKS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A bundle that is ready to answer."""
+
+    bundle: Bundle
+    precision: Precision
+    task: Task[Any, Any]
+    model: Model
+
+
+def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, threads: int = 1) -> Loaded:
+    """Open a bundle and load its model.
+
+    Args:
+        precision: which graphs; None takes int8 where the bundle carries it, else the first that it lists.
+        slots: rows that compute side by side.
+        threads: of each ONNX Runtime session; more replicas use more cores better than more threads do.
+
+    Raises:
+        BundleError: the bundle is broken, its task is unknown, or ONNX Runtime refuses a graph.
+    """
+    bundle = open_bundle(folder)
+    if bundle.manifest.task not in TASKS:
+        raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
+    chosen = precision or preferred(bundle.manifest.precisions)
+    model = load_model(bundle, chosen, slots=slots, threads=threads)
+    task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
+    return Loaded(bundle, chosen, task, model)
+
+
+def preferred(carried: Iterable[Precision]) -> Precision:
+    """int8 where it is carried, being the fastest on a CPU, else the first."""
+    precisions = tuple(carried)
+    return "int8" if "int8" in precisions else precisions[0]
+
+
+def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads: int = 1) -> Model:
+    """The model of an opened bundle, without its task.
+
+    Raises:
+        BundleError: the roles of the graphs fit no kind of model, or ONNX Runtime refuses one.
+    """
+
+    def session(role: Role) -> Session:
+        return open_session(bundle, precision, role, threads=threads)
+
+    roles = set(bundle.graphs(precision).graphs)
+    if roles == {"forward"}:
+        return Encoder(session("forward"), slots=slots)
+    if roles != {"encoder", "step"}:
+        raise BundleError(
+            f"{bundle.folder}: {precision} graphs must be encoder and step, or forward alone, got {roles}"
+        )
+    if bundle.manifest.generation is None:
+        raise BundleError(f"{bundle.folder}: a model with a step graph needs the field generation")
+    limits = bundle.manifest.limits
+    return Seq2Seq(
+        session("encoder"),
+        session("step"),
+        bundle.manifest.generation,
+        source_length=limits.max_tokens,
+        target_length=limits.max_new_tokens,
+        slots=slots,
+    )

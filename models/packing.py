@@ -1,0 +1,68 @@
+"""Rows of different lengths as one sequence of tokens without padding, as every encoder graph takes them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.task import Row, Tokens
+
+WIDTH_MULTIPLE = 16
+"""Attention re-pads rows to a multiple of this.
+
+Whole vector registers then hold the same part of a row whoever its neighbours are, so that its sums are added up in
+the same order.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """The inputs of a padding-free graph, all int64; T is the number of tokens, S the width that attention pads to.
+
+    Args:
+        tokens: [T] token ids, row after row.
+        positions: [T] each token's position in its row.
+        segments: [T] which of two texts a token belongs to, 0 where its row does not say.
+        lengths: [rows] tokens of each row.
+        pad: [rows, S] the index in T of each padded cell; cells behind a row's end repeat some token.
+        unpad: [T] each token's cell among rows x S.
+        starts: [rows] the index in T of each row's first token.
+    """
+
+    tokens: Tokens
+    positions: Tokens
+    segments: Tokens
+    lengths: Tokens
+    pad: Tokens
+    unpad: Tokens
+    starts: Tokens
+
+    def feeds(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
+        """The inputs that a graph names."""
+        return {name: getattr(self, name) for name in names}
+
+    def split(self, per_token: NDArray[Any]) -> list[NDArray[Any]]:
+        """An array [T, ...] as one view [length, ...] for each row."""
+        return np.split(per_token, self.starts[1:])
+
+
+def pack(rows: Sequence[Row]) -> Packed:
+    """Lay rows side by side; there is at least one row, and no row is empty."""
+    lengths = np.array([len(row.tokens) for row in rows], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    total = int(lengths.sum())
+    width = -(-int(lengths.max()) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    positions = np.arange(total, dtype=np.int64) - np.repeat(starts, lengths)
+    return Packed(
+        tokens=np.concatenate([row.tokens for row in rows]).astype(np.int64, copy=False),
+        positions=positions,
+        segments=np.concatenate(
+            [np.zeros_like(row.tokens) if row.segments is None else row.segments for row in rows]
+        ).astype(np.int64, copy=False),
+        lengths=lengths,
+        pad=np.minimum(starts[:, None] + np.arange(width, dtype=np.int64), total - 1),
+        unpad=np.repeat(np.arange(len(rows), dtype=np.int64) * width, lengths) + positions,
+        starts=starts,
+    )
