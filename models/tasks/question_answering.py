@@ -1,0 +1,211 @@
+"""Extractive question answering: overlapping windows, and one ranking over the spans of all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from models.bundle import Bundle
+from models.errors import BundleError, InvalidInput, TooLarge
+from models.generation import Closed, check_text
+from models.task import Array, Output, Row, Solution
+from models.text import Tokenizer, Window
+
+DOC_STRIDE = 128
+MAX_ANSWER_TOKENS = 15
+MIN_CONTEXT_TOKENS = 16
+CANDIDATES_EACH_WINDOW = 20
+
+
+class QuestionAnsweringInputs(Closed):
+    """A question and the text that may hold its answer."""
+
+    question: str
+    context: str
+
+
+class QuestionAnsweringParameters(Closed):
+    """Hugging Face's question answering parameters."""
+
+    top_k: int | None = Field(None, ge=1, description="So many answers, best first; 1 when left out.")
+    doc_stride: int | None = Field(None, ge=0, description=f"Tokens that windows share; {DOC_STRIDE} when left out.")
+    max_answer_len: int | None = Field(
+        None, ge=1, description=f"Longest answer in tokens; {MAX_ANSWER_TOKENS} if left out."
+    )
+    max_seq_len: int | None = Field(None, ge=1, description="Tokens of one window; the model's limit if left out.")
+    max_question_len: int | None = Field(
+        None, ge=1, description="Cut the question to so many tokens; not cut if left out."
+    )
+    handle_impossible_answer: bool | None = Field(None, description="Allow an empty answer where there is none.")
+    align_to_words: bool | None = Field(None, description="Widen answers to whole words; true when left out.")
+
+
+class QuestionAnsweringRequest(Closed):
+    """One question about one context."""
+
+    inputs: QuestionAnsweringInputs
+    parameters: QuestionAnsweringParameters | None = None
+
+
+class QuestionAnsweringAnswer(Closed):
+    """A span of the context: `context[start:end]`, and its probability among all spans and no answer."""
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: int
+    end: int
+    logit: float
+
+
+class QuestionAnswering:
+    """Finds the answer's span with an encoder that gives `start_logits` and `end_logits` for each token."""
+
+    id: ClassVar[str] = "question-answering"
+    request_type: ClassVar[type[BaseModel]] = QuestionAnsweringRequest
+    response_type: ClassVar[Any] = QuestionAnsweringAnswer | list[QuestionAnsweringAnswer]
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        if manifest.tokenizer is None:
+            raise BundleError(f"{bundle.folder}: a question-answering bundle needs a tokenizer")
+        self._limits = manifest.limits
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+
+    def solve(
+        self, request: QuestionAnsweringRequest
+    ) -> Solution[QuestionAnsweringAnswer | list[QuestionAnsweringAnswer]]:
+        """One row for each window.
+
+        Raises:
+            InvalidInput: blank texts, or settings that this model cannot follow.
+            TooLarge: texts over the limit, or a question that leaves no room for a context.
+        """
+        parameters = request.parameters or QuestionAnsweringParameters()
+        question, context = request.inputs.question, request.inputs.context
+        check_text(question, "inputs/question", self._limits)
+        check_text(context, "inputs/context", self._limits)
+        top_k = parameters.top_k or 1
+        if top_k > self._limits.max_top_k:
+            raise _invalid("top_k", f"may be at most {self._limits.max_top_k} for this model, got {top_k}")
+        windows = self._windows(question, context, parameters)
+        outputs = yield [Row(window.tokens, window.segments) for window in windows]
+        answers = _answers(
+            context,
+            windows,
+            outputs,
+            max_answer_tokens=parameters.max_answer_len or MAX_ANSWER_TOKENS,
+            to_words=parameters.align_to_words is not False,
+            may_be_empty=bool(parameters.handle_impossible_answer),
+        )[:top_k]
+        return answers[0] if top_k == 1 else answers
+
+    def _windows(self, question: str, context: str, parameters: QuestionAnsweringParameters) -> list[Window]:
+        max_tokens = parameters.max_seq_len or self._limits.max_tokens
+        if max_tokens > self._limits.max_tokens:
+            raise _invalid("max_seq_len", f"may be at most {self._limits.max_tokens} for this model, got {max_tokens}")
+        asked = self._tokenizer.count_bare(question)
+        kept = min(asked, parameters.max_question_len or asked)
+        room = max_tokens - kept - self._tokenizer.pair_specials
+        if room < MIN_CONTEXT_TOKENS:
+            limit = max_tokens - self._tokenizer.pair_specials - MIN_CONTEXT_TOKENS
+            if limit < 1:
+                least = self._tokenizer.pair_specials + MIN_CONTEXT_TOKENS + 1
+                raise _invalid("max_seq_len", f"must be at least {least}, got {max_tokens}")
+            raise TooLarge(
+                f"inputs/question may have at most {limit} tokens beside its context, got {kept};"
+                " parameters/max_question_len cuts it",
+                pointer="/inputs/question",
+            )
+        stride = parameters.doc_stride
+        if stride is None:
+            stride = min(DOC_STRIDE, room // 2)
+        elif stride >= room:
+            raise _invalid(
+                "doc_stride", f"must be below the {room} tokens that a window has for the context, got {stride}"
+            )
+        return list(
+            self._tokenizer.question_windows(
+                question,
+                context,
+                max_tokens=max_tokens,
+                doc_stride=stride,
+                max_question_tokens=parameters.max_question_len,
+            )
+        )
+
+
+def _invalid(field: str, detail: str) -> InvalidInput:
+    return InvalidInput(f"parameters/{field} {detail}", pointer=f"/parameters/{field}")
+
+
+def _answers(
+    context: str,
+    windows: Sequence[Window],
+    outputs: Sequence[Output],
+    *,
+    max_answer_tokens: int,
+    to_words: bool,
+    may_be_empty: bool,
+) -> list[QuestionAnsweringAnswer]:
+    """Distinct answers of all windows, best first.
+
+    The probabilities are one softmax over every span of every window and the best-founded "no answer", whose
+    logit is the lowest that any window gives to its first token (so does the evaluation of SQuAD 2.0, Rajpurkar
+    et al. 2018).
+    """
+    spans: list[_Span] = []
+    every_logit = []
+    nothing = np.inf
+    for window, output in zip(windows, outputs, strict=True):
+        start, end = output.arrays["start_logits"], output.arrays["end_logits"]
+        nothing = min(nothing, float(start[0] + end[0]))
+        logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
+        every_logit.append(logits[np.isfinite(logits)])
+        spans.extend(_best_spans(window, logits, to_words))
+    total = float(np.logaddexp.reduce(np.concatenate([*every_logit, np.array([nothing])]).astype(np.float64)))
+    if may_be_empty:
+        spans.append(_Span(0, 0, nothing))
+    best: dict[tuple[int, int], float] = {}
+    for span in spans:
+        key = (span.start, span.end)
+        best[key] = max(span.logit, best.get(key, -np.inf))
+    ranked = sorted(best.items(), key=lambda item: -item[1])
+    return [
+        QuestionAnsweringAnswer(answer=context[start:end], score=float(np.exp(logit - total)), start=start, end=end)
+        for (start, end), logit in ranked
+    ]
+
+
+def span_logits(start: Array, end: Array, max_answer_tokens: int) -> Array:
+    """Logit of every span, float32 [start, length - 1]: start plus end logit, minus infinity past the last token.
+
+    Args:
+        start: float32 [tokens], end: float32 [tokens].
+        max_answer_tokens: longest span.
+    """
+    tokens = len(start)
+    longest = min(max_answer_tokens, tokens)
+    padded = np.concatenate([end, np.full(longest - 1, -np.inf, np.float32)])
+    logits: Array = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
+    return logits
+
+
+def _best_spans(window: Window, logits: Array, to_words: bool) -> list[_Span]:
+    keep = min(CANDIDATES_EACH_WINDOW, logits.size)
+    flat = logits.ravel()
+    places = np.argpartition(-flat, keep - 1)[:keep]
+    bounds = window.words if to_words else window.spans
+    found = []
+    for place in places.tolist():
+        first, extra = divmod(place, logits.shape[1])
+        if np.isfinite(flat[place]):
+            found.append(_Span(bounds[first][0], bounds[first + extra][1], float(flat[place])))
+    return found

@@ -1,0 +1,102 @@
+"""Summarization: one summary for each window of a text, joined."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from models.bundle import Bundle
+from models.errors import BundleError, TooLarge
+from models.generation import Closed, GenerateParameters, Inputs, check_inputs, generation
+from models.task import Row, Solution
+from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
+
+
+class SummarizationParameters(Closed):
+    """Hugging Face's summarization parameters."""
+
+    clean_up_tokenization_spaces: bool | None = Field(None, description="Remove spaces before English punctuation.")
+    truncation: Truncation | None = Field(
+        None,
+        description="A text over the model's limit is summarized in windows when left out, cut by `longest_first` and"
+        " `only_first`, refused by `do_not_truncate`.",
+    )
+    generate_parameters: GenerateParameters | None = None
+
+
+class SummarizationRequest(Closed):
+    """One text or several to summarize."""
+
+    inputs: Inputs = Field(description="A text or a list of texts.")
+    parameters: SummarizationParameters | None = None
+
+
+class SummarizationAnswer(Closed):
+    """The summary of one text."""
+
+    summary_text: str
+
+
+class Summarization:
+    """Summarizes with an encoder-decoder bundle."""
+
+    id: ClassVar[str] = "summarization"
+    request_type: ClassVar[type[BaseModel]] = SummarizationRequest
+    response_type: ClassVar[Any] = list[SummarizationAnswer]
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        if manifest.tokenizer is None or manifest.generation is None:
+            raise BundleError(f"{bundle.folder}: a summarization bundle needs a tokenizer and generation defaults")
+        self._defaults = manifest.generation
+        self._limits = manifest.limits
+        self._language = manifest.languages.source[0]
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+
+    def solve(self, request: SummarizationRequest) -> Solution[list[SummarizationAnswer]]:
+        """One row for each window of each text.
+
+        Raises:
+            InvalidInput: a blank text, or decoding that the model cannot do.
+            TooLarge: too many texts, a text that is too long, or one over a single window with `do_not_truncate`.
+        """
+        parameters = request.parameters or SummarizationParameters()
+        check_inputs(request.inputs, self._limits)
+        settings = generation(parameters.generate_parameters, self._defaults, self._limits)
+        texts = [self._windows(text.strip(), parameters.truncation) for text in request.inputs]
+        outputs = iter(
+            (yield [Row(self._tokenizer.encode(window), generation=settings) for text in texts for window in text])
+        )
+        answers = []
+        for text in texts:
+            summary = _join([self._tokenizer.decode(next(outputs).tokens).strip() for _ in text])
+            answers.append(clean_up_spaces(summary) if parameters.clean_up_tokenization_spaces else summary)
+        return [SummarizationAnswer(summary_text=answer) for answer in answers]
+
+    def _windows(self, text: str, truncation: Truncation | None) -> list[str]:
+        """The text in stretches that the model can read, cut between sentences where they allow it."""
+        limit = self._limits.max_tokens
+        if (count := self._tokenizer.count(text)) <= limit:
+            return [text]
+        if truncation == "do_not_truncate":
+            raise TooLarge(
+                f"inputs may have at most {limit} tokens with do_not_truncate, got {count}", pointer="/inputs"
+            )
+        if truncation is not None:
+            return self._tokenizer.split(text, limit)[:1]
+        windows = [""]
+        room = limit - self._tokenizer.single_specials
+        for piece in pieces(text, self._language):
+            length = self._tokenizer.count_bare(piece.text)
+            if length > room and windows[-1].strip():
+                windows.append("")
+                room = limit - self._tokenizer.single_specials
+            windows[-1] += piece.text
+            room -= length
+        return [stretch for window in windows for stretch in self._tokenizer.split(window, limit) if stretch.strip()]
+
+
+def _join(summaries: list[str]) -> str:
+    """One text of several summaries, each ended like a sentence; a single one is left as it is."""
+    if len(summaries) == 1:
+        return summaries[0]
+    return " ".join(summary if summary.endswith((".", "!", "?")) else f"{summary}." for summary in summaries if summary)

@@ -1,0 +1,116 @@
+"""Translation: sentence by sentence, with the layout of the caller's text kept."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from models.bundle import Bundle
+from models.errors import BundleError, InvalidInput, TooLarge
+from models.generation import Closed, GenerateParameters, Inputs, check_inputs, generation
+from models.task import Row, Solution
+from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
+
+
+class TranslationParameters(Closed):
+    """Hugging Face's translation parameters."""
+
+    src_lang: str | None = Field(None, description="Language of the text; the model's own when left out.")
+    tgt_lang: str | None = Field(None, description="Language to translate into; the model's own when left out.")
+    clean_up_tokenization_spaces: bool | None = Field(None, description="Remove spaces before English punctuation.")
+    truncation: Truncation | None = Field(
+        None,
+        description="A sentence over the model's limit is translated in parts when left out, cut by `longest_first` and"
+        " `only_first`, refused by `do_not_truncate`.",
+    )
+    generate_parameters: GenerateParameters | None = None
+
+
+class TranslationRequest(Closed):
+    """One text or several to translate."""
+
+    inputs: Inputs = Field(description="A text or a list of texts.")
+    parameters: TranslationParameters | None = None
+
+
+class TranslationAnswer(Closed):
+    """One translated text."""
+
+    translation_text: str
+
+
+class Translation:
+    """Translates with an encoder-decoder bundle that has one source and one target language."""
+
+    id: ClassVar[str] = "translation"
+    request_type: ClassVar[type[BaseModel]] = TranslationRequest
+    response_type: ClassVar[Any] = list[TranslationAnswer]
+
+    def __init__(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        if manifest.tokenizer is None or manifest.generation is None:
+            raise BundleError(f"{bundle.folder}: a translation bundle needs a tokenizer and generation defaults")
+        self._defaults = manifest.generation
+        self._languages = manifest.languages
+        self._limits = manifest.limits
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+
+    def solve(self, request: TranslationRequest) -> Solution[list[TranslationAnswer]]:
+        """One row for each sentence of each text.
+
+        Raises:
+            InvalidInput: a language that the model does not know, a blank text, decoding that it cannot do.
+            TooLarge: too many texts, a text that is too long, or a long sentence with `do_not_truncate`.
+        """
+        parameters = request.parameters or TranslationParameters()
+        check_inputs(request.inputs, self._limits)
+        self._check_language("src_lang", parameters.src_lang, self._languages.source)
+        self._check_language("tgt_lang", parameters.tgt_lang, self._languages.target)
+        settings = generation(parameters.generate_parameters, self._defaults, self._limits)
+        texts = [
+            [
+                fitted
+                for piece in pieces(text, self._languages.source[0])
+                for fitted in self._fit(piece, parameters.truncation)
+            ]
+            for text in request.inputs
+        ]
+        rows = [
+            Row(self._tokenizer.encode(piece.text), generation=settings)
+            for text in texts
+            for piece in text
+            if piece.is_sentence
+        ]
+        outputs = iter((yield rows) if rows else ())
+        answers = []
+        for text in texts:
+            parts = [
+                self._tokenizer.decode(next(outputs).tokens) if piece.is_sentence else piece.text for piece in text
+            ]
+            joined = "".join(parts)
+            answers.append(clean_up_spaces(joined) if parameters.clean_up_tokenization_spaces else joined)
+        return [TranslationAnswer(translation_text=answer) for answer in answers]
+
+    def _fit(self, piece: Piece, truncation: Truncation | None) -> list[Piece]:
+        """The piece, or parts of it that the model can read."""
+        limit = self._limits.max_tokens
+        if not piece.is_sentence or (count := self._tokenizer.count(piece.text)) <= limit:
+            return [piece]
+        if truncation == "do_not_truncate":
+            raise TooLarge(
+                f"inputs may have sentences of at most {limit} tokens, got one of {count}", pointer="/inputs"
+            )
+        parts = self._tokenizer.split(piece.text, limit)
+        if truncation is not None:
+            parts = parts[:1]
+        return [part for stretch in parts for part in _with_blank(stretch)]
+
+    def _check_language(self, field: str, asked: str | None, known: tuple[str, ...]) -> None:
+        if asked is not None and asked not in known:
+            detail = f"parameters/{field} must be one of {', '.join(known)} for this model, got {asked!r}"
+            raise InvalidInput(detail, pointer=f"/parameters/{field}")
+
+
+def _with_blank(stretch: str) -> list[Piece]:
+    body = stretch.rstrip()
+    pieces = [Piece(body, is_sentence=True)] if body else []
+    return [*pieces, Piece(stretch[len(body) :], is_sentence=False)]

@@ -1,0 +1,191 @@
+"""Text to token ids and back: the tokenizer, sentences with their layout, windows over what is too long."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from sentencex import segment
+from tokenizers import Encoding
+from tokenizers import Tokenizer as RustTokenizer
+
+from models.errors import BundleError
+from models.task import Tokens
+
+Truncation: TypeAlias = Literal["do_not_truncate", "longest_first", "only_first"]
+"""Of the strategies that Hugging Face names, those that make sense for a single text."""
+
+_BULLET = re.compile(r"(?:[-*•–—>#]+|\d{1,3}[.)])\s+")
+_BEFORE_PUNCTUATION = re.compile(r" +(?=[.,!?])| (?=(?:n't|'m|'s|'ve|'re)\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text: a sentence for the model, or layout that is passed through as it stands."""
+
+    text: str
+    is_sentence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A question with one stretch of its context.
+
+    Args:
+        tokens: int64 [length], special tokens included.
+        segments: int64 [length], 1 on the second text.
+        context: positions of the tokens that belong to the context, contiguous.
+        spans: character offsets [start, end) into the whole context, one for each token in `context`.
+        words: for each token in `context`, the offsets of the whole word that it is part of.
+    """
+
+    tokens: Tokens
+    segments: Tokens
+    context: slice
+    spans: tuple[tuple[int, int], ...]
+    words: tuple[tuple[int, int], ...]
+
+
+class Tokenizer:
+    """A bundle's `tokenizer.json`.
+
+    Raises:
+        BundleError: the file is not a tokenizer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tokenizer = RustTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise BundleError(f"{path}: not a tokenizer: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str) -> Tokens:
+        """Ids int64 [length] of the text with the special tokens that the model expects around it."""
+        return np.array(self._tokenizer.encode(text).ids, np.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, special tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def count(self, text: str) -> int:
+        """How many tokens `encode` gives."""
+        return len(self._tokenizer.encode(text).ids)
+
+    def split(self, text: str, max_tokens: int) -> list[str]:
+        """Cut a text into stretches of at most `max_tokens` tokens, special ones included, at blanks where it has any.
+
+        The stretches joined give the text again.
+        """
+        room = max_tokens - self.single_specials
+        starts = [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        stretches, begin = [], 0
+        while (token := bisect_left(starts, begin) + room) < len(starts):
+            end = self._cut(text, begin, max(starts[token], begin + 1), room)
+            stretches.append(text[begin:end])
+            begin = end
+        rest = text[begin:]
+        if self.count_bare(rest) > room:  # a cut text tokenizes anew and may come out a token longer than it was
+            end = self._cut(text, begin, len(text) - 1, room)
+            return [*stretches, text[begin:end], *self.split(text[end:], max_tokens)]
+        return [*stretches, rest] if rest else stretches
+
+    def _cut(self, text: str, begin: int, limit: int, room: int) -> int:
+        """The last good place at or before `limit` to end a stretch that starts at `begin` and must fit the room."""
+        blank = max(text.rfind(" ", begin + 1, limit), text.rfind("\n", begin + 1, limit))
+        end = blank + 1 if blank > 0 else limit
+        while end > begin + 1 and self.count_bare(text[begin:end]) > room:
+            end -= max(1, (end - begin) // 16)
+        return end
+
+    def question_windows(
+        self, question: str, context: str, *, max_tokens: int, doc_stride: int, max_question_tokens: int | None = None
+    ) -> Iterator[Window]:
+        """Overlapping windows of a context that is too long for one row, each behind the whole question.
+
+        Args:
+            max_tokens: length of a window with the question and special tokens.
+            doc_stride: how many context tokens neighbouring windows share; below the room that the question leaves.
+            max_question_tokens: cut the question to so many tokens; None keeps it whole.
+        """
+        asked = self._tokenizer.encode(question, add_special_tokens=False)
+        if max_question_tokens is not None:
+            asked.truncate(max_question_tokens)
+        first = self._tokenizer.encode(context, add_special_tokens=False)
+        words = [first.word_to_chars(word) if word is not None else None for word in first.word_ids]
+        room = max_tokens - len(asked.ids) - self.pair_specials
+        first.truncate(room, stride=doc_stride)
+        start = 0
+        for window in (first, *first.overflowing):
+            length = len(window.ids)
+            spans = tuple(window.offsets)
+            yield self._window(
+                asked, window, spans, tuple(w or s for w, s in zip(words[start : start + length], spans, strict=True))
+            )
+            start += room - doc_stride
+
+    def _window(
+        self, asked: Encoding, context: Encoding, spans: tuple[tuple[int, int], ...], words: tuple[tuple[int, int], ...]
+    ) -> Window:
+        pair = self._tokenizer.post_process(asked, context)
+        first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(pair.ids)
+        return Window(
+            tokens=np.array(pair.ids, np.int64),
+            segments=np.array(pair.type_ids, np.int64),
+            context=slice(first, first + len(spans)),
+            spans=spans,
+            words=words,
+        )
+
+    @property
+    def single_specials(self) -> int:
+        """How many special tokens stand around one text."""
+        return int(self._tokenizer.num_special_tokens_to_add(False))
+
+    @property
+    def pair_specials(self) -> int:
+        """How many special tokens stand around a pair of texts."""
+        return int(self._tokenizer.num_special_tokens_to_add(True))
+
+    def count_bare(self, text: str) -> int:
+        """How many tokens a text has without special tokens."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def pieces(text: str, language: str) -> Iterator[Piece]:
+    """Split a text into sentences and the layout between them; joined they give the text again.
+
+    Line breaks, indentation, bullets, blanks between sentences and stretches without a letter are layout.
+
+    Args:
+        language: ISO 639 code, for the abbreviations and quotation marks that sentence splitting needs to know.
+    """
+    for line in text.splitlines(keepends=True):
+        for sentence in segment(language, line):
+            yield from _trim(sentence)
+
+
+def _trim(sentence: str) -> Iterator[Piece]:
+    body = sentence.strip()
+    start = sentence.index(body) if body else len(sentence)
+    if bullet := _BULLET.match(sentence, start):
+        start = bullet.end()
+    end = len(sentence.rstrip())
+    if not any(letter.isalpha() for letter in sentence[start:end]):
+        yield Piece(sentence, is_sentence=False)
+        return
+    if start:
+        yield Piece(sentence[:start], is_sentence=False)
+    yield Piece(sentence[start:end], is_sentence=True)
+    if end < len(sentence):
+        yield Piece(sentence[end:], is_sentence=False)
+
+
+def clean_up_spaces(text: str) -> str:
+    """Remove the spaces before English punctuation and contractions that some tokenizers leave behind."""
+    return _BEFORE_PUNCTUATION.sub("", text)
