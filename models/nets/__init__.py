@@ -1,0 +1,1 @@
+"""Torch modules that training and export share; serving never imports them."""

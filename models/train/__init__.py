@@ -1,0 +1,1 @@
+"""Trains the embedded models: `python -m models.train TASK --data DIR --out DIR`."""
