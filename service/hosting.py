@@ -1,0 +1,197 @@
+"""The models of one process behind the routes: loaded, warmed by their own example, answering, drained."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from models.bundle import Languages, Limits, Manifest, Precision, Quality, read_manifest
+from models.errors import BundleError, ModelError
+from models.load import Loaded, load, preferred
+from models.tasks import TASKS
+from service import admission
+from service.engine import Engine, Timing
+from service.errors import NotReady
+from service.metrics import Metrics, Observer, render
+from service.settings import ModelSettings, Settings
+
+logger = logging.getLogger("heedful.hosting")
+
+READY_AGAIN_S = 1
+
+
+class ModelCard(BaseModel):
+    """What `GET /v1/models` says of one model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    task: str
+    routes: tuple[str, ...]
+    version: str
+    source: str
+    licence: str
+    family: str
+    parameters: int
+    precision: Precision
+    bytes: int
+    languages: Languages
+    limits: Limits
+    quality: tuple[Quality, ...]
+    example: dict[str, JsonValue]
+
+
+class Host(Protocol):
+    """What the gateway asks, whether the models are in its own process or behind a cluster's handles."""
+
+    cards: Sequence[ModelCard]
+
+    async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
+        """The task's response. Raises what `Engine.answer` raises, and NotReady."""
+        ...
+
+    async def not_ready(self) -> Sequence[str]:
+        """Names of the models that have not answered their own example yet."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """Every sample in the Prometheus text format."""
+        ...
+
+    def observer(self, card: ModelCard) -> Observer:
+        """Where the gateway counts the requests of a model."""
+        ...
+
+
+def model_cards(settings: Settings) -> list[ModelCard]:
+    """Cards of every configured model from the manifests alone; the first model of a task also answers `/v1/{task}`.
+
+    Raises:
+        BundleError: a manifest is broken, its task unknown, or two models of a task share a name.
+    """
+    cards: list[ModelCard] = []
+    for model in settings.models:
+        manifest = read_manifest(model.bundle)
+        if manifest.task not in TASKS:
+            raise BundleError(f"{model.bundle}: task {manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
+        name = model.name or manifest.name
+        if any((card.task, card.name) == (manifest.task, name) for card in cards):
+            raise BundleError(f"{model.bundle}: a second {manifest.task} model named {name!r}; give it another name")
+        is_default = all(card.task != manifest.task for card in cards)
+        cards.append(_card(manifest, model, name, is_default=is_default))
+    return cards
+
+
+def _card(manifest: Manifest, model: ModelSettings, name: str, *, is_default: bool) -> ModelCard:
+    precision = model.precision or preferred(manifest.precisions)
+    if precision not in manifest.precisions:
+        carried = ", ".join(manifest.precisions)
+        raise BundleError(f"{model.bundle}: no {precision} graphs, the bundle carries {carried}")
+    own = f"/v1/{manifest.task}/{name}"
+    return ModelCard(
+        name=name,
+        task=manifest.task,
+        routes=(f"/v1/{manifest.task}", own) if is_default else (own,),
+        version=manifest.version,
+        source=manifest.source,
+        licence=manifest.licence,
+        family=manifest.family,
+        parameters=manifest.parameters,
+        precision=precision,
+        bytes=sum(file.bytes for file in manifest.files()),
+        languages=manifest.languages,
+        limits=manifest.limits,
+        quality=manifest.quality,
+        example=manifest.example,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    loaded: Loaded
+    engine: Engine
+    is_ready: bool = False
+
+
+class LocalHost:
+    """Models that run in this process, one engine thread each.
+
+    Args:
+        settings: which models, and how.
+        replica: only the models of this replica; None takes all.
+
+    Raises:
+        BundleError: a bundle is broken.
+    """
+
+    def __init__(self, settings: Settings, *, replica: str | None = None) -> None:
+        self.cards: Sequence[ModelCard] = model_cards(settings)
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry)
+        self._observers = {
+            card.routes: self._metrics.observer(card.task, card.name)
+            for card, model in zip(self.cards, settings.models, strict=True)
+            if replica in {None, model.replica}
+        }
+        limits = admission.Limits(settings.limits.max_waiting_rows, settings.limits.max_waiting_tokens)
+        self._running: dict[tuple[str, ...], _Running] = {}
+        for card, model in zip(self.cards, settings.models, strict=True):
+            if (observer := self._observers.get(card.routes)) is None:
+                continue
+            loaded = load(model.bundle, precision=card.precision, slots=settings.slots, threads=settings.threads)
+            engine = Engine(loaded.model, name=f"{card.task}/{card.name}", limits=limits, observer=observer)
+            self._running[card.routes] = _Running(loaded, engine)
+            observer.describe(version=card.version, precision=card.precision)
+
+    async def start(self) -> None:
+        """Start the engines and let every model answer its own example; returns when all are ready.
+
+        Raises:
+            BundleError: a model cannot answer its own example.
+        """
+        for running in self._running.values():
+            running.engine.start()
+        for running in self._running.values():
+            await self._warm(running)
+            running.is_ready = True
+
+    async def _warm(self, running: _Running) -> None:
+        manifest, task = running.loaded.bundle.manifest, running.loaded.task
+        try:
+            request = task.request_type.model_validate(manifest.example)
+            await running.engine.answer(task.solve(request))
+        except (ValidationError, ModelError) as error:
+            raise BundleError(f"{running.loaded.bundle.folder}: cannot answer its own example: {error}") from error
+        logger.info("model %s answered its example", running.loaded.bundle.manifest.name)
+
+    async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
+        running = self._running.get(card.routes)
+        if running is None or not running.is_ready:
+            raise NotReady(f"the model {card.name} is starting", READY_AGAIN_S)
+        return await running.engine.answer(running.loaded.task.solve(request), deadline=deadline)
+
+    async def not_ready(self) -> Sequence[str]:
+        return [
+            running.loaded.bundle.manifest.name
+            for running in self._running.values()
+            if not (running.is_ready and running.engine.alive)
+        ]
+
+    async def metrics(self) -> bytes:
+        return render(self._registry)
+
+    def observer(self, card: ModelCard) -> Observer:
+        return self._observers[card.routes]
+
+    async def drain(self) -> None:
+        """Refuse new requests and return when everything accepted is answered."""
+        await asyncio.gather(*(running.engine.drain() for running in self._running.values()))
+
+    def stop(self) -> None:
+        """End the engines' threads."""
+        for running in self._running.values():
+            running.engine.stop()

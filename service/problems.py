@@ -1,0 +1,126 @@
+"""From any exception to the RFC 9457 problem that the caller reads."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from models.errors import InvalidInput
+from service.errors import Retryable, ServiceError, status_of
+
+logger = logging.getLogger("heedful.gateway")
+
+SHOWN_CHARACTERS = 80
+
+
+class FieldError(BaseModel):
+    """One field of the request that cannot be accepted."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) of the field.", examples=["/parameters/top_k"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem. `error` repeats `detail` for clients of the Hugging Face Inference API."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    error: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+def problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response that tells the caller what went wrong."""
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        error=detail,
+        request_id=request_id,
+        errors=list(errors) or None,
+    )
+    return Response(
+        to_json(body, exclude_none=True),
+        status,
+        headers={**(headers or {}), "X-Request-ID": request_id},
+        media_type="application/problem+json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the app with a problem."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(InvalidInput, _invalid_input)
+    app.add_exception_handler(ServiceError, _service)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    detail = error.detail
+    if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = f"nothing is served at {request.url.path}; GET /v1/models lists the models and their routes"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.url.path} answers {allowed}, got {request.method}"
+    return problem(request, error.status_code, detail, headers=error.headers)
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    found = [_field_error(entry) for entry in cast("RequestValidationError", error).errors()]
+    return problem(request, 422, "; ".join(entry.detail for entry in found[:3]), errors=found)
+
+
+async def _invalid_input(request: Request, error: Exception) -> Response:
+    error = cast("InvalidInput", error)
+    field = FieldError(pointer=error.pointer, detail=error.detail)
+    return problem(request, status_of(error), error.detail, errors=[field])
+
+
+async def _service(request: Request, error: Exception) -> Response:
+    error = cast("ServiceError", error)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Retryable) else None
+    return problem(request, status_of(error), error.detail, headers=headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    logger.error("request_id=%s %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+    return problem(request, 500, f"the service failed on this request; its log has the reason under {request_id}")
+
+
+def _field_error(entry: Mapping[str, Any]) -> FieldError:
+    path = [str(part) for part in entry["loc"] if part != "body"]
+    pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+    field = "/".join(path) or "the body"
+    if entry["type"] == "missing":
+        return FieldError(pointer=pointer, detail=f"{field} is required")
+    if entry["type"] == "extra_forbidden":
+        return FieldError(pointer=pointer, detail=f"{field} is not a field of this request")
+    rule = entry["msg"].removeprefix("Input ")
+    return FieldError(pointer=pointer, detail=f"{field} {rule}, got {_shown(entry['input'])}")
+
+
+def _shown(value: object) -> str:
+    """The start of a value as JSON, for a message."""
+    text = to_json(value, fallback=repr).decode()
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"

@@ -1,0 +1,148 @@
+"""What happens to a request around its route: its id, its body's limits and type, its deadline, its hanging up."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from pydantic_core import from_json
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("heedful.access")
+
+MAX_TIMEOUT_MS = 600_000
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+R = TypeVar("R")
+
+
+class ClientGoneError(Exception):
+    """The caller hung up before the answer was there; nobody reads a response."""
+
+
+class RequestIds:
+    """ASGI middleware: takes or makes `X-Request-ID`, puts it into the scope and the response, and logs each request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                logger.info(
+                    "request_id=%s %s %s %d %.1fms",
+                    request_id,
+                    scope["method"],
+                    scope["path"],
+                    message["status"],
+                    (time.perf_counter() - began) * 1e3,
+                )
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class JsonRequest(Request):
+    """A request whose body must be JSON by RFC 8259, of at most `max_body_bytes`."""
+
+    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int) -> None:
+        super().__init__(scope, receive)
+        self._max_body_bytes = max_body_bytes
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body's chunks.
+
+        Raises:
+            HTTPException: 413 as soon as the limit is passed, before the rest is read.
+        """
+        announced = self.headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._max_body_bytes:
+            raise self._too_large(int(announced))
+        received = 0
+        async for chunk in super().stream():
+            received += len(chunk)
+            if received > self._max_body_bytes:
+                raise self._too_large(received)
+            yield chunk
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            HTTPException: 415 when the media type is not JSON, 413 when it is too large, 400 when it is empty.
+        """
+        media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not re.fullmatch(r"application/([a-z0-9!#$&^_.+-]+\+)?json", media_type):
+            given = repr(media_type) if media_type else "none"
+            raise HTTPException(415, f"the header Content-Type must be application/json, got {given}")
+        body = await super().body()
+        if not body:
+            raise HTTPException(400, "the body must be a JSON object, got an empty body")
+        return body
+
+    async def json(self) -> Any:
+        """The parsed body.
+
+        Raises:
+            HTTPException: 400 when it is not JSON; NaN, Infinity and lone surrogates are not.
+        """
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            raise HTTPException(400, f"the body is not JSON: {error}") from None
+
+    def _too_large(self, size: int) -> HTTPException:
+        return HTTPException(413, f"the body may have at most {self._max_body_bytes} bytes, got {size} or more")
+
+
+def deadline(request: Request, default_ms: int) -> float:
+    """When the caller stops waiting, in seconds of `time.monotonic`, from `X-Request-Timeout-Ms` or the default.
+
+    Raises:
+        HTTPException: 422 when the header is not a whole number from 1 to `MAX_TIMEOUT_MS`.
+    """
+    given = request.headers.get("x-request-timeout-ms", str(default_ms))
+    if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_TIMEOUT_MS:
+        raise HTTPException(
+            422,
+            f"the header X-Request-Timeout-Ms must be a whole number from 1 to {MAX_TIMEOUT_MS}, got {given[:40]!r}",
+        )
+    return time.monotonic() + int(given) / 1e3
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
+    """Await `work`, but cancel it as soon as the caller hangs up.
+
+    Raises:
+        ClientGoneError: the caller hung up first.
+    """
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientGoneError
+        return answer.result()
+    finally:
+        gone.cancel()
+        answer.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
