@@ -1,0 +1,196 @@
+"""Trains a small decoder on top of the MiniLM encoder to write the title of a scientific abstract."""
+
+import collections
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import BartConfig, BartForConditionalGeneration, BertModel, GenerationConfig
+
+from models.train import data
+from models.train.loop import Batch, Optimization
+from models.train.question_answering import encoder_directory, encoder_tokenizer, save_encoder_tokenizer
+
+FILES = (data.arxiv_file("train"),)
+MAX_SOURCE = 128
+MAX_TARGET = 48
+VOCABULARY_SIZE = 16_000
+VOCABULARY_SAMPLE = 30_000
+BATCH_ROWS = 24
+DECODER_LAYERS_FROM = (2, 5)
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PAD_ID, CLS_ID, SEP_ID = 0, 2, 3
+POSITION_OFFSET = 2
+
+
+def smaller_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Tokenizer, NDArray[np.int64]]:
+    """Keep the VOCABULARY_SIZE word pieces that the texts use most, and every single character.
+
+    Half of MiniLM's 30,522 word pieces never occur in scientific English, but would be computed at every step. Word
+    pieces are matched longest first, so that a word whose piece is gone is spelled by shorter ones.
+
+    Returns the tokenizer and, for each new id, the old one.
+    """
+    counts: collections.Counter[int] = collections.Counter()
+    for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
+        counts.update(encoding.ids)
+    content = json.loads(tokenizer.to_str())
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    letters = {i for piece, i in vocabulary.items() if len(piece.removeprefix("##")) == 1 and piece.isascii()}
+    special = [vocabulary[token] for token in SPECIAL_TOKENS]
+    ranked = sorted(set(vocabulary.values()) - set(special), key=lambda i: (i not in letters, -counts[i], i))
+    kept = special + sorted(ranked[: VOCABULARY_SIZE - len(special)])
+    pieces = {index: piece for piece, index in vocabulary.items()}
+    content["model"]["vocab"] = {pieces[old]: new for new, old in enumerate(kept)}
+    new_ids = {old: new for new, old in enumerate(kept)}
+    for token in content["added_tokens"]:
+        token["id"] = new_ids[token["id"]]
+    for token in content["post_processor"]["special_tokens"].values():
+        token["ids"] = [new_ids[index] for index in token["ids"]]
+    return Tokenizer.from_str(json.dumps(content)), np.array(kept, dtype=np.int64)
+
+
+def bart_around(bert: BertModel, kept: NDArray[np.int64]) -> BartForConditionalGeneration:
+    """A BART whose encoder computes what `bert` does on the word pieces `kept`, with a decoder of two layers.
+
+    BART's encoder layer is BERT's (layer normalisation after each sum); its token type is always 0, so that embedding is
+    added to the positions. The decoder starts from the self-attention and feed-forward weights of two encoder layers
+    (Rothe et al. 2020, arXiv 1907.12461); its cross-attention is new.
+    """
+    source = bert.config
+    config = BartConfig(
+        vocab_size=len(kept),
+        d_model=source.hidden_size,
+        encoder_layers=source.num_hidden_layers,
+        encoder_attention_heads=source.num_attention_heads,
+        encoder_ffn_dim=source.intermediate_size,
+        decoder_layers=len(DECODER_LAYERS_FROM),
+        decoder_attention_heads=source.num_attention_heads,
+        decoder_ffn_dim=source.intermediate_size,
+        max_position_embeddings=source.max_position_embeddings,
+        activation_function="gelu",
+        dropout=0.0,
+        scale_embedding=False,
+        tie_word_embeddings=True,
+        pad_token_id=PAD_ID,
+        bos_token_id=CLS_ID,
+        eos_token_id=SEP_ID,
+        decoder_start_token_id=CLS_ID,
+        forced_eos_token_id=None,
+    )
+    model = BartForConditionalGeneration(config)
+    weights = bert.state_dict()
+    target = dict(model.state_dict())
+    positions = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    with torch.no_grad():
+        target["model.shared.weight"].copy_(weights["embeddings.word_embeddings.weight"][torch.from_numpy(kept)])
+        for side in ("encoder", "decoder"):
+            target[f"model.{side}.embed_positions.weight"][POSITION_OFFSET:].copy_(positions)
+            for kind in ("weight", "bias"):
+                target[f"model.{side}.layernorm_embedding.{kind}"].copy_(weights[f"embeddings.LayerNorm.{kind}"])
+        places = [("encoder", layer, layer) for layer in range(source.num_hidden_layers)]
+        places += [("decoder", layer, origin) for layer, origin in enumerate(DECODER_LAYERS_FROM)]
+        for side, layer, origin in places:
+            for ours, theirs in LAYER_NAMES.items():
+                for kind in ("weight", "bias"):
+                    target[f"model.{side}.layers.{layer}.{ours}.{kind}"].copy_(
+                        weights[f"encoder.layer.{origin}.{theirs}.{kind}"]
+                    )
+    return model
+
+
+LAYER_NAMES = {
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "self_attn_layer_norm": "attention.output.LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+    "final_layer_norm": "output.LayerNorm",
+}
+
+
+class Summarization:
+    """arXiv abstracts, cut to MAX_SOURCE tokens, to titles; the encoder stays as it is, the decoder is trained."""
+
+    optimization = Optimization(peak_lr=7e-4, warmup=0.05, slow={"model.shared": 0.1})
+
+    def __init__(self, pairs: Sequence[data.Pair], tokenizer: Tokenizer, kept: NDArray[np.int64]) -> None:
+        self.pairs, self.tokenizer = pairs, tokenizer
+        self.title_lengths = np.array([len(pair.target) for pair in pairs])
+        self.model = bart_around(BertModel.from_pretrained(encoder_directory(), add_pooling_layer=False), kept)
+        encoder = self.model.get_encoder()
+        for name, parameter in encoder.named_parameters():
+            parameter.requires_grad_(name.startswith("embed_tokens"))
+        self.model.generation_config = GenerationConfig(
+            pad_token_id=PAD_ID,
+            bos_token_id=CLS_ID,
+            eos_token_id=SEP_ID,
+            decoder_start_token_id=CLS_ID,
+            num_beams=4,
+            max_length=MAX_TARGET,
+            no_repeat_ngram_size=3,
+        )
+        self.hyperparameters: Mapping[str, Any] = {
+            "batch_rows": BATCH_ROWS,
+            "max_source_tokens": MAX_SOURCE,
+            "max_target_tokens": MAX_TARGET,
+            "decoder_layers_from": DECODER_LAYERS_FROM,
+        }
+
+    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+        """Random groups of 64 batches; inside a group titles of similar length stand together."""
+        order = rng.permutation(len(self.pairs))
+        batches = []
+        for start in range(0, len(order), 64 * BATCH_ROWS):
+            group = order[start : start + 64 * BATCH_ROWS]
+            group = group[np.argsort(self.title_lengths[group])]
+            pieces = np.array_split(group, -(-len(group) // BATCH_ROWS))
+            batches += [pieces[index] for index in rng.permutation(len(pieces))]
+        return batches
+
+    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """Int64 `source` [rows, <= MAX_SOURCE] as `[CLS] … [SEP]`, `target` [rows, length] as `[CLS] … [SEP]`."""
+        pairs = [self.pairs[row] for row in rows]
+        return {
+            "source": self._pad([pair.source for pair in pairs], MAX_SOURCE),
+            "target": self._pad([pair.target for pair in pairs], MAX_TARGET),
+        }
+
+    def _pad(self, texts: Sequence[str], max_length: int) -> torch.Tensor:
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        cut = [torch.tensor([*row[: min(len(row), max_length) - 1], SEP_ID]) for row in rows]
+        return torch.nn.utils.rnn.pad_sequence(cut, batch_first=True, padding_value=PAD_ID)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of the title's tokens."""
+        source, target = batch["source"], batch["target"]
+        mask = (source != PAD_ID).long()
+        with torch.no_grad():
+            encoded = self.model.get_encoder()(input_ids=source, attention_mask=mask)
+        logits = self.model(
+            encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=target[:, :-1], use_cache=False
+        ).logits
+        return functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), target[:, 1:].reshape(-1), ignore_index=PAD_ID, label_smoothing=0.05
+        )
+
+    def save(self, directory: Path) -> None:
+        """A Hugging Face checkpoint directory."""
+        self.model.save_pretrained(directory)
+        save_encoder_tokenizer(self.tokenizer, directory, MAX_SOURCE)
+
+
+def prepare(directory: Path, _out: Path) -> Summarization:
+    """The recipe for the data in `directory`."""
+    pairs = data.read_arxiv(directory / data.arxiv_file("train"))
+    sample = pairs[:: max(1, len(pairs) // VOCABULARY_SAMPLE)]
+    tokenizer, kept = smaller_tokenizer(encoder_tokenizer(), (t for p in sample for t in (p.source, p.target)))
+    return Summarization(pairs, tokenizer, kept)
