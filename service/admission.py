@@ -1,4 +1,4 @@
-"""What may wait, for how long, and when a refused caller should come back: pure, so that it can be tested without a clock."""
+"""What may wait, for how long, and when a refused caller should come back: pure, so that tests need no clock."""
 
 import math
 from dataclasses import dataclass
@@ -24,10 +24,19 @@ class Limits:
     waiting_tokens: int
 
 
+@dataclass(slots=True)
+class Change:
+    """By how much the rows and source tokens that wait or run have grown; negative when they have become fewer."""
+
+    waiting_rows: int = 0
+    waiting_tokens: int = 0
+    running_tokens: int = 0
+
+
 class Rate:
     """Source tokens finished per busy second, exponentially weighted over busy time.
 
-    Both sums fade alike, so that the very first measurement already gives an unbiased rate, and idle time does not lower it.
+    Both sums fade alike, so that already the first measurement gives an unbiased rate. Idle time does not lower it.
     """
 
     def __init__(self) -> None:
@@ -49,8 +58,8 @@ class Rate:
 class Admission:
     """The books on what waits and what runs. Not thread-safe: the engine holds its lock.
 
-    Source tokens measure the work although decoding is most of it: the rate counts the source tokens of finished rows, so
-    the unknown output length cancels out of backlog ÷ rate.
+    Source tokens measure the work although decoding is most of it: the rate counts the source tokens of finished rows,
+    so the unknown output length cancels out of backlog ÷ rate.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -61,7 +70,7 @@ class Admission:
         self.running_tokens = 0
 
     def offer(self, rows: int, tokens: int) -> None:
-        """Check whether a new request may wait with its first rows; `queued` then books them.
+        """Check whether a new request may wait with its first rows; `book` it then.
 
         Raises:
             TooLarge: the request exceeds the limits even when nothing else waits, so coming back later would not help.
@@ -80,24 +89,11 @@ class Admission:
                 detail = f"{waiting} {unit} wait already and the request adds {asked}, at most {limit} may wait"
                 raise Overloaded(detail, self.retry_after_s())
 
-    def queued(self, rows: int, tokens: int) -> None:
-        """Rows began to wait."""
-        self.waiting_rows += rows
-        self.waiting_tokens += tokens
-
-    def joined(self, rows: int, tokens: int) -> None:
-        """Waiting rows went into the model."""
-        self.unqueued(rows, tokens)
-        self.running_tokens += tokens
-
-    def unqueued(self, rows: int, tokens: int) -> None:
-        """Waiting rows are not wanted any more."""
-        self.waiting_rows -= rows
-        self.waiting_tokens -= tokens
-
-    def left(self, tokens: int) -> None:
-        """Running rows finished, failed or were dropped."""
-        self.running_tokens -= tokens
+    def book(self, change: Change) -> None:
+        """Rows came, moved from the queue into the model, or left."""
+        self.waiting_rows += change.waiting_rows
+        self.waiting_tokens += change.waiting_tokens
+        self.running_tokens += change.running_tokens
 
     def clear(self) -> None:
         """Nothing waits or runs any more; what was learned about the rate stays."""

@@ -22,7 +22,7 @@ class ServiceError(Exception):
 
 
 class Retryable(ServiceError):
-    """The caller should come back after `retry_after_s` whole seconds, at least 1: the value of the header `Retry-After`."""
+    """The caller should come back after `retry_after_s` whole seconds, at least 1: the header `Retry-After`."""
 
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
@@ -67,5 +67,5 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status that answers `error`; 500 for everything that is nobody's fault but ours, such as `ComputeError`."""
+    """The HTTP status that answers `error`; 500 for everything that is our own fault, such as `ComputeError`."""
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)

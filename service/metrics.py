@@ -6,12 +6,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 MODEL = ("task", "model")
 
-# From a cached short answer (5 ms) to the longest that a caller plausibly waits for (a minute); each bound is 2 to 2.5 times
-# the one before, so that a quantile read from the buckets is off by at most that factor.
+# From a recommendation on an idle machine (5 ms) to the longest that a caller plausibly waits for (a minute); each bound
+# is 2 to 3 times the one before, so that a quantile read from the buckets is off by at most that factor.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# A phase is a part of a request: on an idle model the queue takes tenths of a millisecond, so two bounds more at the bottom.
+# A phase is a part of a request: the queue of an idle model takes tenths of a millisecond, so two bounds more below.
 PHASE_SECONDS = (0.0005, 0.002, *REQUEST_SECONDS)
-# Throughput grows with the logarithm of the rows in a step, so the bounds double; 256 is beyond what one model holds today.
+# What another row in a step gains shrinks with every doubling, so the bounds double; 256 is as many as one step takes in.
 STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -19,7 +19,7 @@ class Metrics:
     """The families of one process, in the registry given.
 
     Args:
-        registry: the process's own, never prometheus-client's global default, which two services in one process would share.
+        registry: the process's own; prometheus-client's global default would be shared by two services in one process.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -110,7 +110,7 @@ class Observer:
         self._metrics.rejected.labels(*self._labels, reason).inc()
 
     def watch(self, *, running_rows: Callable[[], float], waiting_rows: Callable[[], float]) -> None:
-        """Read the two gauges through these functions whenever somebody scrapes, so that a step pays nothing for them."""
+        """Read the two gauges through these functions when somebody scrapes, so that a step pays nothing for them."""
         self._metrics.running_rows.labels(*self._labels).set_function(running_rows)
         self._metrics.waiting_rows.labels(*self._labels).set_function(waiting_rows)
 

@@ -1,0 +1,326 @@
+"""The loop that lets many callers share one model: schedule → admit → step → deliver, in one thread per model."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+from models.errors import ComputeError
+from models.task import Model, Output, Row, Solution
+from service.admission import Admission, Change, Limits, time_left_s
+from service.errors import DeadlinePassed, Draining, ServiceError
+from service.metrics import Observer
+from service.rows import Batch, Rows
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+# How long `stop` waits for the thread to end its step. A step takes well under a second; one that takes longer hangs.
+STOP_TIMEOUT_S = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a request went, summed over its yields; the three together are the time between yield and outputs.
+
+    Args:
+        queue_s: seconds until the first of its rows was admitted.
+        encode_s: seconds in `admit` with at least one of its rows.
+        decode_s: the rest until the last row was done: steps, and rows that waited while others of the request ran.
+        generated_tokens: over all rows, without end tokens.
+        source_tokens: over all rows.
+    """
+
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    generated_tokens: int = 0
+    source_tokens: int = 0
+
+    def plus(self, batch: Batch) -> "Timing":
+        """With a batch that is done."""
+        return Timing(
+            self.queue_s + batch.joined_at - batch.submitted_at,
+            self.encode_s + batch.encode_s,
+            self.decode_s + batch.done_at - batch.joined_at - batch.encode_s,
+            self.generated_tokens + sum(len(output.tokens) for output in batch.outputs.values()),
+            self.source_tokens + batch.tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Caller:
+    """Who waits for a batch: `done` is set in `loop`, to the error if there was one."""
+
+    batch: Batch
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[Exception | None]"
+
+
+class Engine:
+    """Answers requests with one model, which only its thread calls.
+
+    `answer` and `drain` may be called from several event loops at once; each loop is woken at most once per step. A step
+    that never returns cannot be interrupted: callers with a deadline get `DeadlinePassed`, the others wait, and `stop`
+    gives up after `STOP_TIMEOUT_S` (the thread is a daemon, so the process can end).
+
+    Args:
+        model: not to be touched by anybody else from now on.
+        name: for messages, logs and the thread.
+        limits: on what may wait.
+        observer: the model's metrics.
+    """
+
+    def __init__(self, model: Model, *, name: str, limits: Limits, observer: Observer) -> None:
+        self._name = name
+        self._observer = observer
+        self._rows = Rows(model, name)  # only the thread's, but for counting
+        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._request_ids = count()
+
+        # Shared with the callers' loops, guarded by the lock, which is never held while the model computes.
+        self._lock = threading.Condition()
+        self._admission = Admission(limits)
+        self._next_row = 0
+        self._accepted: dict[int, _Caller] = {}  # every request that is not answered yet, with what it yielded last
+        self._arrived: list[Batch] = []
+        self._gone: list[int] = []
+        self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._draining = False
+        self._stopping = False
+
+        observer.watch(running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows)
+
+    def start(self) -> None:
+        """Start the thread; requests that came earlier have waited for it."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; only `stop` ends it."""
+        return self._thread.is_alive()
+
+    @property
+    def running_rows(self) -> int:
+        """Rows in the model."""
+        return self._rows.running
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows not yet admitted."""
+        return self._admission.waiting_rows
+
+    def backlog_s(self) -> float:
+        """Seconds until all accepted rows are done at the measured rate; 0 before the first measurement."""
+        with self._lock:
+            return self._admission.backlog_s()
+
+    async def answer(self, solution: Solution[R], *, deadline: float | None = None) -> tuple[R, Timing]:
+        """Run a request to its end.
+
+        When the awaiting task is cancelled or the deadline passes, its rows leave the model before the next step.
+
+        Args:
+            solution: what a task's `solve` returned, not started; it is closed in any case.
+            deadline: on the clock of `time.monotonic()`, in seconds.
+
+        Raises:
+            InvalidInput: from the solution.
+            TooLarge: from the solution, or because its first rows exceed the limits on what may wait.
+            Overloaded: the first rows do not fit the limits now; nothing was queued.
+            Draining: after `drain` or `stop`.
+            DeadlinePassed: and its rows are dropped.
+            ComputeError: the model failed on one of its rows, also when that row was alone.
+        """
+        try:
+            left_s = time_left_s(deadline, time.monotonic())
+            try:
+                async with asyncio.timeout(left_s) as scope:
+                    return await self._solve(solution)
+            except TimeoutError as error:
+                if not scope.expired():
+                    raise
+                detail = f"the deadline passed: no answer within {left_s:.3f} s"
+                raise DeadlinePassed(detail) from error
+        except ServiceError as error:
+            self._observer.rejected(error.reason)
+            raise
+        finally:
+            solution.close()
+
+    async def drain(self) -> None:
+        """Refuse new requests from now on, and return when all accepted ones are answered, whatever they still yield."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._draining = True
+            if not self._accepted:
+                return
+            waiter = loop.create_future()
+            self._drained.append((loop, waiter))
+        await waiter
+
+    def stop(self) -> None:
+        """End the thread after its present step, and block so long; whatever is not answered gets `Draining`."""
+        with self._lock:
+            self._draining = self._stopping = True
+            callers = list(self._accepted.values())
+            self._lock.notify()
+        self._wake((caller, self._refusal()) for caller in callers)
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            _log.warning("%s: left behind a step that has not returned within %s s", self._name, STOP_TIMEOUT_S)
+
+    # The caller's side, in the caller's event loop.
+
+    async def _solve(self, solution: Solution[R]) -> tuple[R, Timing]:
+        if self._draining:
+            raise self._refusal()
+        request = next(self._request_ids)
+        timing = Timing()
+        try:
+            rows = next(solution)
+            while True:
+                outputs: Sequence[Output] = ()
+                if rows:
+                    caller = self._submit(request, rows)
+                    failure = await caller.done
+                    if failure is not None:
+                        raise failure
+                    outputs = [caller.batch.outputs[id_] for id_ in caller.batch.ids]
+                    timing = timing.plus(caller.batch)
+                rows = solution.send(outputs)
+        except StopIteration as end:
+            self._observer.phases(queue_s=timing.queue_s, encode_s=timing.encode_s, decode_s=timing.decode_s)
+            self._observer.tokens(source=timing.source_tokens, generated=timing.generated_tokens)
+            return end.value, timing
+        finally:
+            self._leave(request)
+
+    def _submit(self, request: int, rows: Sequence[Row]) -> _Caller:
+        loop = asyncio.get_running_loop()
+        tokens = sum(len(row.tokens) for row in rows)
+        with self._lock:
+            accepted = request in self._accepted
+            if self._stopping or (self._draining and not accepted):
+                raise self._refusal()
+            if not accepted:
+                self._admission.offer(len(rows), tokens)
+            ids = range(self._next_row, self._next_row + len(rows))
+            self._next_row = ids.stop
+            caller = _Caller(Batch(request, ids, rows, tokens, time.monotonic()), loop, loop.create_future())
+            self._admission.book(Change(waiting_rows=len(rows), waiting_tokens=tokens))
+            self._accepted[request] = caller
+            self._arrived.append(caller.batch)
+            self._lock.notify()
+        return caller
+
+    def _leave(self, request: int) -> None:
+        with self._lock:
+            caller = self._accepted.pop(request, None)
+            if caller is not None and (caller.done.cancelled() or not caller.done.done()):
+                self._gone.append(request)
+                self._lock.notify()
+            if self._accepted:
+                return
+            drained, self._drained = self._drained, []
+        for loop, waiter in drained:
+            with suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(_set_results, [(waiter, None)])
+
+    def _refusal(self) -> Draining:
+        with self._lock:
+            retry_after_s = self._admission.retry_after_s()
+        return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)
+
+    # The model's side, in the thread.
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if not self._turn():
+                    return
+            except BaseException as error:  # noqa: BLE001 - whatever it was: without the thread every caller would wait for ever
+                self._fail_all(error)
+
+    def _turn(self) -> bool:
+        rows = self._rows
+        with self._lock:
+            while not (self._stopping or self._arrived or self._gone or rows):
+                self._lock.wait()
+            if self._stopping:
+                return False
+            arrived, self._arrived = self._arrived, []
+            gone, self._gone = self._gone, []
+        started_at = time.monotonic()
+        for batch in arrived:
+            rows.enqueue(batch)
+        for request in gone:
+            rows.discard(request)
+        joining = rows.schedule()
+        self._book()
+        stepped = rows.iterate(joining)
+        if stepped:
+            self._observer.step(stepped)
+        self._book(busy_s=time.monotonic() - started_at)
+        self._deliver()
+        return True
+
+    def _book(self, busy_s: float | None = None) -> None:
+        rows = self._rows
+        with self._lock:
+            self._admission.book(rows.change)
+            if busy_s is not None:
+                self._admission.rate.measure(rows.finished_tokens, busy_s)
+                rows.finished_tokens = 0
+        rows.change = Change()
+
+    def _deliver(self) -> None:
+        settled, self._rows.settled = self._rows.settled, []
+        if settled:
+            with self._lock:
+                callers = [(self._accepted.get(batch.request), failure) for batch, failure in settled]
+            self._wake((caller, failure) for caller, failure in callers if caller is not None)
+
+    def _wake(self, callers: Iterable[tuple[_Caller, Exception | None]]) -> None:
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Exception | None]]] = {}
+        for caller, failure in callers:
+            loops.setdefault(caller.loop, []).append((caller, failure))
+        for loop, settled in loops.items():
+            try:
+                loop.call_soon_threadsafe(_set_results, [(caller.done, failure) for caller, failure in settled])
+            except RuntimeError:  # that loop is closed, and its callers with it
+                for caller, _ in settled:
+                    self._leave(caller.batch.request)
+
+    def _fail_all(self, error: BaseException) -> None:
+        _log.error("%s: all requests fail, because the loop itself failed", self._name, exc_info=error)
+        with self._lock:
+            callers = list(self._accepted.values())
+            self._arrived, self._gone = [], []
+            self._admission.clear()
+        try:
+            self._rows.clear()
+        except BaseException:  # noqa: BLE001 - see `_run`
+            _log.exception("%s: the model cannot be reset", self._name)
+        self._deliver()
+        self._wake((caller, _interrupted(self._name, error)) for caller in callers)
+
+
+def _interrupted(name: str, error: BaseException) -> ComputeError:
+    failure = ComputeError(f"{name} failed while this request was under way; it may be sent again")
+    failure.__cause__ = error
+    return failure
+
+
+def _set_results(results: Iterable[tuple["asyncio.Future[T]", T]]) -> None:
+    for future, result in results:
+        if not future.done():
+            future.set_result(result)
