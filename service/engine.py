@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of a request went, summed over its yields; the three together are the time between yield and outputs.
+    """Where the time of a request went, summed over its yields; the three add up to the time from yield to outputs.
 
     Args:
         queue_s: seconds until the first of its rows was admitted.
@@ -67,9 +67,9 @@ class _Caller:
 class Engine:
     """Answers requests with one model, which only its thread calls.
 
-    `answer` and `drain` may be called from several event loops at once; each loop is woken at most once per step. A step
-    that never returns cannot be interrupted: callers with a deadline get `DeadlinePassed`, the others wait, and `stop`
-    gives up after `STOP_TIMEOUT_S` (the thread is a daemon, so the process can end).
+    `answer` and `drain` may be called from several event loops at once; each loop is woken at most once per step.
+    A step that never returns cannot be interrupted: callers with a deadline get `DeadlinePassed`, the others wait, and
+    `stop` gives up after `STOP_TIMEOUT_S` (the thread is a daemon, so the process can end).
 
     Args:
         model: not to be touched by anybody else from now on.
@@ -156,7 +156,7 @@ class Engine:
             solution.close()
 
     async def drain(self) -> None:
-        """Refuse new requests from now on, and return when all accepted ones are answered, whatever they still yield."""
+        """Refuse new requests, and return when all accepted ones are answered, whatever they still yield."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._draining = True

@@ -11,8 +11,8 @@ from models.task import Cost, RowId
 MAX_PASSED_OVER = 8
 
 # Rows join together when their lengths differ from the first one's by at most a quarter: of a padded batch then at most
-# 1 - 0.75 / 1.25 = 40 % is padding, and a fifth when the lengths spread evenly. Between short rows a difference of up to
-# 8 tokens does not matter: reading the weights once more would cost more than computing the padding.
+# 1 - 0.75 / 1.25 = 40 % is padding, and a fifth when the lengths spread evenly. Between short rows a difference of up
+# to 8 tokens does not matter: reading the weights once more would cost more than computing the padding.
 ALIKE_SHARE = 0.25
 ALIKE_TOKENS = 8
 
@@ -80,8 +80,8 @@ def _alike(length: int, first: int) -> bool:
 class Turns:
     """What waits, a queue for each request; the requests take turns, one row each, in the order in which they came.
 
-    So 10,000 rows of one caller delay one row of another by one row. The time of every method grows with the rows that it
-    touches, not with those that wait.
+    So 10,000 rows of one caller delay one row of another by one row. The time of every method grows with the rows
+    that it touches, not with those that wait.
     """
 
     def __init__(self) -> None:
