@@ -83,7 +83,8 @@ class SasRec(nn.Module):
         hidden = functional.dropout(hidden, self.config.dropout, self.training)
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.norm(hidden)
+        normed: torch.Tensor = self.norm(hidden)
+        return normed
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden] to scores [..., num_items + 1]; column i belongs to id i, column 0 to padding."""

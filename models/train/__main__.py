@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
+from transformers.utils import logging as transformers_logging
 
 from models.train import data
 from models.train.loop import Budget, Recipe, Trainer, log, seed_everything
@@ -22,8 +23,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Train one model; run again with the same --out, it goes on where it stopped."""
     parser = argparse.ArgumentParser(prog="python -m models.train", description=main.__doc__)
     parser.add_argument("task", choices=sorted(DEFAULT_MINUTES))
-    parser.add_argument("--data", type=Path, required=True, help="data directory, laid out as models/train/data.py says")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint directory; a training found there is resumed")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="data directory, laid out as models/train/data.py says"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoint directory; a training found there is resumed"
+    )
     parser.add_argument("--minutes", type=float, help="budget in minutes of wall time, reading the data included")
     parser.add_argument("--steps", type=int, help="budget in updates; without --minutes there is no limit on time")
     parser.add_argument("--seed", type=int, default=0)
@@ -32,7 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
     started = time.monotonic()
     on_terminal = sys.stderr.isatty()
     handler = RichHandler(console=Console(stderr=True)) if on_terminal else logging.StreamHandler()
-    logging.basicConfig(level=logging.INFO, format="%(message)s" if on_terminal else "%(asctime)s %(message)s", handlers=[handler])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s" if on_terminal else "%(asctime)s %(message)s", handlers=[handler]
+    )
     module = importlib.import_module(f"models.train.{options.task.replace('-', '_')}")
     missing = [str(options.data / name) for name in module.FILES if not (options.data / name).is_file()]
     if missing:
@@ -42,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, digest in hashes.items():
         log.info("data %s sha256 %s", name, digest)
 
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     seed_everything(options.seed)
     recipe: Recipe = module.prepare(options.data, options.out)
     minutes = options.minutes if options.minutes or options.steps else DEFAULT_MINUTES[options.task]

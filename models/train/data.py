@@ -1,4 +1,4 @@
-"""Readers of the public data sets that the embedded models are trained and measured on; no torch here, so that measuring needs none.
+"""Readers of the public data that the embedded models are trained and measured on; free of torch, so that measuring is.
 
 Every reader takes the data directory, which holds one folder for each task:
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import random
 import shutil
 import time
@@ -61,17 +60,23 @@ class Budget:
 
 
 class Recipe(Protocol):
-    """What a task brings to the loop. Batches depend only on the seed and their place, so a resumed run repeats none."""
+    """What a task brings to the loop.
 
-    model: torch.nn.Module
+    Whatever is random about the batches is drawn in `plan`, so that a resumed training goes on with the next batch.
+    """
+
     optimization: Optimization
     hyperparameters: Mapping[str, Any]
 
-    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
-        """The example numbers of each batch of an epoch."""
+    @property
+    def model(self) -> torch.nn.Module:
+        """The weights that the loop updates and saves."""
 
-    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Padded tensors for the examples."""
+    def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+        """Draw an epoch: the example numbers of each batch."""
+
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
+        """Padded tensors for examples of the epoch that was drawn last."""
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Scalar training loss."""
@@ -102,6 +107,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, *, out: Path, seed: int, budget: Budget, describe: Mapping[str, Any]) -> None:
         self.recipe, self.out, self.seed, self.budget, self.describe = recipe, out, seed, budget, describe
         self.optimizer = _optimizer(recipe)
+        self.batches: Sequence[NDArray[np.int64]] = []
         self.step = self.epoch = self.position = 0
         self.trained_s = 0.0
         self.curve: list[tuple[int, float]] = []
@@ -113,10 +119,12 @@ class Trainer:
         self.recipe.model.train()
         last_log = last_save = last = time.monotonic()
         recent: list[float] = []
-        with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+        ) as bar:
             shown = bar.add_task("training", total=1.0)
-            while (progress := self.budget.progress(step=self.step, trained_s=self.trained_s)) < 1.0:
-                recent.append(self._update(progress))
+            while (progress := self.progress()) < 1.0:
+                recent.append(self.advance())
                 now = time.monotonic()
                 self.trained_s += now - last
                 last = now
@@ -131,15 +139,20 @@ class Trainer:
             self._note(recent, 1.0)
         self.save()
 
-    def _update(self, progress: float) -> float:
-        factor = learning_rate(progress, self.recipe.optimization.warmup)
+    def progress(self) -> float:
+        """Share of the budget that is used."""
+        return self.budget.progress(step=self.step, trained_s=self.trained_s)
+
+    def advance(self) -> float:
+        """Make one update and return its loss."""
+        factor = learning_rate(self.progress(), self.recipe.optimization.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         batch = self._next_batch()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = self.recipe.loss(batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimization.clip)
         self.optimizer.step()
@@ -151,12 +164,12 @@ class Trainer:
             self.epoch += 1
             self.batches = self._plan()
         rows = self.batches[self.position]
-        batch = self.recipe.collate(rows, np.random.default_rng([self.seed, self.epoch, self.position + 1]))
+        batch = self.recipe.collate(rows)
         self.position = (self.position + 1) % len(self.batches)
         return batch
 
     def _plan(self) -> Sequence[NDArray[np.int64]]:
-        return self.recipe.plan(self.epoch, np.random.default_rng([self.seed, self.epoch]))
+        return self.recipe.plan(np.random.default_rng([self.seed, self.epoch]))
 
     def _note(self, losses: Sequence[float], progress: float) -> None:
         mean = sum(losses) / len(losses)
@@ -175,7 +188,7 @@ class Trainer:
         (fresh / REPORT_FILE).write_text(json.dumps(self._report(), indent=1) + "\n", encoding="utf-8")
         torch.save(self._state(), fresh / STATE_FILE)
         for path in sorted(fresh.iterdir(), key=lambda path: path.name == STATE_FILE):
-            os.replace(path, self.out / path.name)
+            path.replace(self.out / path.name)
         fresh.rmdir()
 
     def _report(self) -> dict[str, Any]:
@@ -190,7 +203,7 @@ class Trainer:
             "steps": self.step,
             "epochs": self.epoch,
             "training_s": round(self.trained_s, 1),
-            "finished": self.budget.progress(step=self.step, trained_s=self.trained_s) >= 1.0,
+            "finished": self.progress() >= 1.0,
             "loss_curve": self.curve,
         }
 
@@ -253,5 +266,4 @@ def batches_by_length(
             batches.append(order[start:end])
             start, longest = end, int(lengths[index])
     batches.append(order[start:])
-    rng.shuffle(batches)  # type: ignore[arg-type]
-    return batches
+    return [batches[index] for index in rng.permutation(len(batches))]

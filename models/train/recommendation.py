@@ -38,21 +38,21 @@ class Recommendation:
         self.model = SasRec(self.config)
         self.hyperparameters: Mapping[str, Any] = {"batch_rows": BATCH_ROWS}
 
-    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
-        """Customers in batches of similar history length."""
-        lengths = np.array([min(len(history), self.config.max_length + 1) for history in self.histories])
+    def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+        """A random stretch of every history, in batches of similar length."""
+        longest = self.config.max_length + 1
+        self.stretches = []
+        for history in self.histories:
+            start = rng.integers(0, max(0, len(history) - longest) + 1)
+            self.stretches.append(torch.from_numpy(history[start : start + longest]))
+        lengths = np.array([len(stretch) for stretch in self.stretches])
         order = np.argsort(lengths + rng.uniform(0, 10, len(lengths)))
         batches = np.array_split(order, -(-len(order) // BATCH_ROWS))
         return [batches[index] for index in rng.permutation(len(batches))]
 
-    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Int64 `history` [rows, length + 1], a random stretch of each history, padded on the right with 0."""
-        stretches = []
-        for row in rows:
-            history = self.histories[row]
-            start = rng.integers(0, max(0, len(history) - self.config.max_length - 1) + 1)
-            stretches.append(torch.from_numpy(history[start : start + self.config.max_length + 1]))
-        return {"history": torch.nn.utils.rnn.pad_sequence(stretches, batch_first=True)}
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
+        """Int64 `history` [rows, length + 1], padded on the right with 0."""
+        return {"history": torch.nn.utils.rnn.pad_sequence([self.stretches[row] for row in rows], batch_first=True)}
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy of each next item among all items."""
@@ -69,7 +69,9 @@ class Recommendation:
             {"item": item, "title": title}
             for item, title in zip(self.purchases.items, self.purchases.titles, strict=True)
         ]
-        (directory / ITEMS_FILE).write_text(json.dumps(catalogue, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        (directory / ITEMS_FILE).write_text(
+            json.dumps(catalogue, ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+        )
 
 
 def prepare(directory: Path, _out: Path) -> Recommendation:

