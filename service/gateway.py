@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from models.tasks import TASKS
 from service.engine import Timing
-from service.errors import NotReady, status_of
+from service.errors import NotReady
 from service.hosting import READY_AGAIN_S, Host, ModelCard
-from service.problems import Problem, install
+from service.problems import Problem, install, status_of_any
 from service.settings import Settings
 from service.transport import ClientGoneError, JsonRequest, RequestIds, deadline, unless_gone
 
@@ -91,34 +91,50 @@ def _operations(host: Host) -> APIRouter:
 
 
 def _tasks(host: Host, settings: Settings) -> APIRouter:
-    class TaskRoute(APIRoute):
-        """Reads the body by our rules before FastAPI validates it."""
-
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-
-            async def read(request: Request) -> Response:
-                limit = settings.limits.max_body_bytes
-                return await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
-
-            return read
-
-    router = APIRouter(route_class=TaskRoute)
+    router = APIRouter()
     for card in host.cards:
-        task = TASKS[card.task]
+        own = APIRouter(route_class=_route_class(host, card, settings))
         for route in card.routes:
-            router.add_api_route(
+            own.add_api_route(
                 route,
                 _endpoint(host, card, settings),
                 methods=["POST"],
                 tags=[card.task],
                 summary=f"{card.task.capitalize()} with {card.name}",
                 operation_id=f"{card.task}{'' if route == f'/v1/{card.task}' else '_' + card.name}",
-                response_model=task.response_type,
+                response_model=TASKS[card.task].response_type,
                 responses=_problems(400, 413, 415, 422, 429, 500, 503, 504),
                 openapi_extra={"requestBody": {"content": {"application/json": {"example": card.example}}}},
             )
+        router.include_router(own)
     return router
+
+
+def _route_class(host: Host, card: ModelCard, settings: Settings) -> type[APIRoute]:
+    """A route that reads the body by our rules before FastAPI validates it, and counts the outcome."""
+
+    class TaskRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def counted(request: Request) -> Response:
+                began = time.perf_counter()
+                status = CLIENT_CLOSED_REQUEST  # a cancelled handler's caller has gone
+                try:
+                    limit = settings.limits.max_body_bytes
+                    response = await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
+                    status = response.status_code
+                except Exception as error:
+                    status = status_of_any(error)
+                    raise
+                else:
+                    return response
+                finally:
+                    host.observer(card).request(status, time.perf_counter() - began)
+
+            return counted
+
+    return TaskRoute
 
 
 def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., Awaitable[Response]]:
@@ -126,22 +142,13 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
     response_type = TypeAdapter[Any](task.response_type)
 
     async def answer(request: Request, body: BaseModel) -> Response:
-        began = time.perf_counter()
-        status = 500
+        until = deadline(request, settings.request_timeout_ms)
         try:
-            until = deadline(request, settings.request_timeout_ms)
             result, timing = await unless_gone(request, host.answer(card, body, until))
-            content = response_type.dump_json(result)
-            status = 200
-            return Response(content, media_type="application/json", headers={"Server-Timing": _server_timing(timing)})
         except ClientGoneError:
-            status = CLIENT_CLOSED_REQUEST
-            return Response(status_code=status)
-        except Exception as error:
-            status = getattr(error, "status_code", None) or status_of(error)
-            raise
-        finally:
-            host.observer(card).request(status, time.perf_counter() - began)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        headers = {"Server-Timing": _server_timing(timing)}
+        return Response(response_type.dump_json(result), media_type="application/json", headers=headers)
 
     answer.__annotations__["body"] = task.request_type
     return answer

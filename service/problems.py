@@ -74,6 +74,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
+def status_of_any(error: Exception) -> int:
+    """The HTTP status that the handlers below give to an exception."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return 422 if isinstance(error, RequestValidationError) else status_of(error)
+
+
 async def _http(request: Request, error: Exception) -> Response:
     error = cast("HTTPException", error)
     detail = error.detail

@@ -92,6 +92,11 @@ class QuestionAnswering:
         question, context = request.inputs.question, request.inputs.context
         check_text(question, "inputs/question", self._limits)
         check_text(context, "inputs/context", self._limits)
+        if not self._tokenizer.count_bare(context):
+            raise InvalidInput(
+                f"inputs/context must hold at least 1 token, got none in {len(context)} characters",
+                pointer="/inputs/context",
+            )
         top_k = parameters.top_k or 1
         if top_k > self._limits.max_top_k:
             raise _invalid("top_k", f"may be at most {self._limits.max_top_k} for this model, got {top_k}")

@@ -1,0 +1,143 @@
+"""Windows become rows, logits become ranked spans: checked against a slow enumeration of every span."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import InvalidInput, TooLarge
+from models.task import Output, Row
+from models.tasks.question_answering import (
+    QuestionAnswering,
+    QuestionAnsweringAnswer,
+    QuestionAnsweringRequest,
+    span_logits,
+)
+from tests.models.tasks.bundles import bundle_of
+
+MAX_TOKENS = 24
+CONTEXT = "the quick brown fox jumps over a lazy dog and nobody knows why it would do such things in winter"
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> QuestionAnswering:
+    return QuestionAnswering(bundle_of("question-answering", tmp_path_factory.mktemp("bundle"), max_tokens=MAX_TOKENS))
+
+
+def request(**parameters: object) -> QuestionAnsweringRequest:
+    body = {"inputs": {"question": "who jumps", "context": CONTEXT}, "parameters": parameters}
+    return QuestionAnsweringRequest.model_validate(body)
+
+
+def answer(
+    task: QuestionAnswering,
+    asked: QuestionAnsweringRequest,
+    mark: dict[str, tuple[float, float]],
+    nothing: float = 0,
+) -> tuple[list[Row], list[QuestionAnsweringAnswer]]:
+    """Play the model: the words in `mark` get these start and end logits, other tokens -5, the first token `nothing`."""
+    solution = task.solve(asked)
+    rows = list(next(solution))
+    outputs = []
+    for row in rows:
+        start = np.full(len(row.tokens), -5, np.float32)
+        end = start.copy()
+        start[0] = end[0] = nothing
+        for word, (first, last) in mark.items():
+            (token,) = task._tokenizer.encode(word)[1:-1]
+            places = np.flatnonzero((row.tokens == token) & (row.segments == 1))
+            start[places], end[places] = first, last
+        outputs.append(Output((), {"start_logits": start, "end_logits": end}, "stop"))
+    with pytest.raises(StopIteration) as stop:
+        solution.send(outputs)
+    found = stop.value.value
+    return rows, found if isinstance(found, list) else [found]
+
+
+def test_long_contexts_become_overlapping_rows(task: QuestionAnswering) -> None:
+    rows, _ = answer(task, request(doc_stride=4), {})
+    assert len(rows) > 1
+    assert all(len(row.tokens) <= MAX_TOKENS for row in rows)
+
+
+def test_the_span_from_the_best_start_to_the_best_end(task: QuestionAnswering) -> None:
+    _, (best,) = answer(task, request(), {"brown": (9, -5), "jumps": (-5, 9)})
+    assert best.answer == "brown fox jumps" == CONTEXT[best.start : best.end]
+
+
+def test_an_end_before_its_start_is_no_span(task: QuestionAnswering) -> None:
+    _, (best,) = answer(task, request(), {"jumps": (9, -5), "brown": (-5, 8.5)})
+    assert best.answer.startswith("jumps") or best.answer.endswith("brown")
+    assert best.start < best.end
+
+
+def test_longer_spans_than_allowed_are_not_found(task: QuestionAnswering) -> None:
+    _, (best,) = answer(task, request(max_answer_len=2), {"brown": (9, -5), "jumps": (-5, 8)})
+    assert best.answer.startswith("brown")
+    assert "jumps" not in best.answer
+
+
+def test_the_best_window_wins(task: QuestionAnswering) -> None:
+    rows, (best,) = answer(task, request(), {"quick": (3, 3), "winter": (8, 8)})
+    assert len(rows) > 1
+    assert best.answer == "winter"
+
+
+def test_scores_are_probabilities_that_leave_room_for_no_answer(task: QuestionAnswering) -> None:
+    _, sure = answer(task, request(top_k=20), {"winter": (9, 9)})
+    assert sure[0].score > 0.99
+    _, unsure = answer(task, request(top_k=20), {"winter": (9, 9)}, nothing=9)
+    assert unsure[0].score == pytest.approx(0.5, abs=0.01)
+    assert sum(found.score for found in unsure) <= 1
+
+
+def test_no_answer_is_given_only_when_allowed(task: QuestionAnswering) -> None:
+    _, (best,) = answer(task, request(), {"winter": (2, 2)}, nothing=9)
+    assert best.answer == "winter"
+    _, (best,) = answer(task, request(handle_impossible_answer=True), {"winter": (2, 2)}, nothing=9)
+    assert (best.answer, best.start, best.end) == ("", 0, 0)
+
+
+def test_parts_of_words_are_widened_unless_told_not_to(task: QuestionAnswering) -> None:
+    context = "foxdogs here"
+    body = {"inputs": {"question": "who", "context": context}}
+    window = next(task._tokenizer.question_windows("who", context, max_tokens=MAX_TOKENS, doc_stride=0))
+    assert window.spans[0] != (0, 7), "the tokenizer must split this word for the test to mean anything"
+    for to_words, expected in ((True, "foxdogs"), (False, context[slice(*window.spans[0])])):
+        asked = QuestionAnsweringRequest.model_validate(body | {"parameters": {"align_to_words": to_words}})
+        solution = task.solve(asked)
+        (row,) = next(solution)
+        first = int(np.flatnonzero(row.segments)[0]) if row.segments is not None else 0
+        logits = np.full(len(row.tokens), -5, np.float32)
+        logits[first] = 9
+        with pytest.raises(StopIteration) as stop:
+            solution.send([Output((), {"start_logits": logits, "end_logits": logits}, "stop")])
+        assert stop.value.value.answer == expected
+
+
+def test_refusals_name_field_limit_and_value(task: QuestionAnswering) -> None:
+    long = QuestionAnsweringRequest.model_validate({"inputs": {"question": "why " * 40, "context": "a"}})
+    with pytest.raises(TooLarge, match="question may have at most 5 tokens beside its context, got"):
+        next(task.solve(long))
+    empty = QuestionAnsweringRequest.model_validate({"inputs": {"question": "why", "context": "\x07"}})
+    with pytest.raises(InvalidInput, match="context must hold at least 1 token, got none in 1 characters"):
+        next(task.solve(empty))
+    with pytest.raises(InvalidInput, match="max_seq_len may be at most 24 for this model, got 25"):
+        next(task.solve(request(max_seq_len=25)))
+
+
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_span_logits_equal_a_slow_enumeration(tokens: int, longest: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    start, end = random.normal(size=(2, tokens)).astype(np.float32)
+    logits = span_logits(start, end, longest)
+    expected = {
+        (first, last): start[first] + end[last]
+        for first in range(tokens)
+        for last in range(first, min(first + longest, tokens))
+    }
+    found = {
+        (int(first), int(first + extra)): logits[first, extra]
+        for first, extra in zip(*np.nonzero(np.isfinite(logits)), strict=True)
+    }
+    assert found == expected

@@ -1,0 +1,63 @@
+"""Starts and stops `heedful serve` as an operator would, for tests over real HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+START_TIMEOUT_S = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running `heedful serve` and where its output goes."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(runtime: str, log: Path, *arguments: str, **environment: str) -> Service:
+    """Start `heedful serve` and wait until it is ready."""
+    port = free_port()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--runtime", runtime, "--port", str(port), *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    give_up = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            pytest.fail(f"heedful serve ended with {process.returncode}:\n{log.read_text()}")
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return Service(url, process, log)
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"heedful serve was not ready within {START_TIMEOUT_S} s:\n{log.read_text()}")
+
+
+def stop(service: Service) -> None:
+    """End a service as an operator would."""
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(60)
