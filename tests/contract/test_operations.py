@@ -42,7 +42,7 @@ def test_request_id_is_taken_or_made(http: httpx.Client) -> None:
 
 def test_server_timing_splits_the_time(http: httpx.Client) -> None:
     header = http.post("/v1/translation", json={"inputs": "Good morning."}).headers["server-timing"]
-    phases = dict(re.fullmatch(r"(\w+);dur=([0-9.]+)", part).groups() for part in header.split(", "))  # type: ignore[union-attr]
+    phases = dict(part.split(";dur=") for part in header.split(", "))
     assert list(phases) == ["queue", "encode", "decode"]
     assert float(phases["decode"]) > 0
 

@@ -27,7 +27,7 @@ def summarization(tmp_path_factory: pytest.TempPathFactory) -> Summarization:
 
 def echo(row: Row) -> list[int]:
     """A model that repeats its source."""
-    return row.tokens.tolist()
+    return [int(token) for token in row.tokens]
 
 
 def run(task: Any, body: dict[str, Any], play: Play = echo) -> tuple[list[Row], list[str]]:

@@ -35,7 +35,7 @@ def answer(
     mark: dict[str, tuple[float, float]],
     nothing: float = 0,
 ) -> tuple[list[Row], list[QuestionAnsweringAnswer]]:
-    """Play the model: the words in `mark` get these start and end logits, other tokens -5, the first token `nothing`."""
+    """Play the model: the words in `mark` get these start and end logits, others -5, the first token `nothing`."""
     solution = task.solve(asked)
     rows = list(next(solution))
     outputs = []
