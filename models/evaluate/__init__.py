@@ -1,0 +1,1 @@
+"""How good a bundle is: its answers on public test sets, beside simple baselines."""
