@@ -39,7 +39,7 @@ def markov(histories: Histories, items: int) -> Scores:
 
 
 def item_similarity(histories: Histories, items: int) -> Scores:
-    """Cosine of the sets of customers who bought two items (Sarwar et al. 2001), float64 [items, items], 0 on the diagonal."""
+    """Cosine of the sets of customers who bought two items (Sarwar et al. 2001), float64 [items, items], diagonal 0."""
     bought = np.zeros((len(histories), items), np.float32)
     for row, history in enumerate(histories):
         bought[row, np.array(history, np.int64) - 1] = 1
@@ -51,7 +51,7 @@ def item_similarity(histories: Histories, items: int) -> Scores:
 
 
 def neighbours(similarity: Scores, history: Sequence[int]) -> Scores:
-    """Item-kNN: similarity to the history's items, the most recent first, each counting `RECENCY` of the one after it."""
+    """Item-kNN: similarity to the items of the history, each counting `RECENCY` times the one bought after it."""
     weights = RECENCY ** np.arange(len(history))[::-1]
     scores: Scores = weights @ similarity[np.array(history, np.int64) - 1]
     return scores
