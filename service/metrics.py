@@ -9,8 +9,8 @@ MODEL = ("task", "model")
 # From a recommendation on an idle machine (5 ms) to the longest that a caller plausibly waits for (a minute); each
 # bound is 2 to 3 times the one before, so that a quantile read from the buckets is off by at most that factor.
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# A phase is a part of a request: the queue of an idle model takes tenths of a millisecond, so two bounds more below.
-PHASE_SECONDS = (0.0005, 0.002, *REQUEST_SECONDS)
+# A phase is a part of a request: the queue of an idle model takes tenths of a millisecond, so three bounds more below.
+PHASE_SECONDS = (0.0005, 0.001, 0.0025, *REQUEST_SECONDS)
 # What another row in a step gains shrinks with every doubling, so the bounds double up to what one step takes in.
 STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
