@@ -9,17 +9,20 @@ from models.bundle import GenerationDefaults
 from models.task import Array, FinishReason, Generation
 
 Filter: TypeAlias = Callable[[Array, Sequence[int]], None]
-"""Changes one row's logits, float32 [vocabulary], in place, given the tokens that the row has produced."""
+"""Changes one row's logits, float32 [vocabulary], in place, given what the decoder has read: start token, then its own.
+
+The start token counts as transformers counts it, so that a checkpoint's settings mean what they meant there.
+"""
 
 Choice: TypeAlias = Callable[[Array], int]
 """Picks a token from one row's filtered logits, float32 [vocabulary]."""
 
 
 def repetition_penalty(penalty: float) -> Filter:
-    """Divide positive and multiply negative logits of produced tokens (CTRL, Keskar et al. 2019, arXiv 1909.05858)."""
+    """Divide positive and multiply negative logits of tokens read (CTRL, Keskar et al. 2019, arXiv 1909.05858)."""
 
-    def apply(logits: Array, produced: Sequence[int]) -> None:
-        seen = np.unique(np.asarray(produced, dtype=np.int64))
+    def apply(logits: Array, read: Sequence[int]) -> None:
+        seen = np.unique(np.asarray(read, dtype=np.int64))
         values = logits[seen]
         logits[seen] = np.where(values > 0, values / penalty, values * penalty)
 
@@ -29,10 +32,13 @@ def repetition_penalty(penalty: float) -> Filter:
 def no_repeat_ngram(size: int) -> Filter:
     """Forbid every token that would complete an n-gram of this size for the second time (Paulus et al. 2017)."""
 
-    def apply(logits: Array, produced: Sequence[int]) -> None:
-        prefix = tuple(produced[len(produced) - size + 1 :])
-        repeats = range(len(produced) - size + 1)
-        forbidden = [produced[i + size - 1] for i in repeats if tuple(produced[i : i + size - 1]) == prefix]
+    def apply(logits: Array, read: Sequence[int]) -> None:
+        prefix = tuple(read[len(read) - size + 1 :])
+        forbidden = [
+            read[start + size - 1]
+            for start in range(len(read) - size + 1)
+            if tuple(read[start : start + size - 1]) == prefix
+        ]
         logits[forbidden] = -np.inf
 
     return apply
@@ -42,7 +48,7 @@ def suppress(token_ids: Sequence[int]) -> Filter:
     """Forbid these tokens always."""
     forbidden = list(token_ids)
 
-    def apply(logits: Array, _produced: Sequence[int]) -> None:
+    def apply(logits: Array, _read: Sequence[int]) -> None:
         logits[forbidden] = -np.inf
 
     return apply
@@ -89,36 +95,37 @@ def sampling(generation: Generation) -> Choice:
 
 
 class RowDecoder:
-    """The decoding of one row: what it has produced, and how its next token is chosen."""
+    """The decoding of one row: what its decoder has read, and how the next token is chosen."""
 
     def __init__(self, generation: Generation, defaults: GenerationDefaults) -> None:
-        self.produced: list[int] = []
-        self._max_new_tokens = generation.max_new_tokens
+        self._read = [defaults.decoder_start_token_id]
+        self._longest = 1 + generation.max_new_tokens
         self._eos = defaults.eos_token_id
         self._forced_bos = defaults.forced_bos_token_id
+        self._forbidden = frozenset(defaults.suppressed_token_ids)
         self._filters = filters(generation, defaults)
         self._choose = sampling(generation) if generation.do_sample else greedy
-        self._takes_likeliest = not self._filters and not generation.do_sample
-
-    @property
-    def needs_logits(self) -> bool:
-        """Whether the next choice needs more than the likeliest token."""
-        forced = self._forced_bos is not None and not self.produced
-        return not self._takes_likeliest and not forced
+        penalised = generation.repetition_penalty != 1.0 or generation.no_repeat_ngram_size
+        self._takes_likeliest = not generation.do_sample and not penalised
 
     def choose(self, likeliest: int, logits: Array) -> int:
-        """The next token. `logits`, float32 [vocabulary], is read (and changed) only where `needs_logits` holds."""
-        if self._forced_bos is not None and not self.produced:
+        """The next token.
+
+        Args:
+            likeliest: token with the largest logit, which is the answer already unless a filter or chance has a say.
+            logits: float32 [vocabulary], changed in place.
+        """
+        if self._forced_bos is not None and len(self._read) == 1:
             return self._forced_bos
-        if self._takes_likeliest:
+        if self._takes_likeliest and likeliest not in self._forbidden:
             return likeliest
         for apply in self._filters:
-            apply(logits, self.produced)
+            apply(logits, self._read)
         return self._choose(logits)
 
     def accept(self, token: int) -> FinishReason | None:
-        """Append the token and say whether the row ends with it; the end token itself is not kept."""
+        """Append the token and say whether the row ends with it."""
         if token == self._eos:
             return "stop"
-        self.produced.append(token)
-        return "length" if len(self.produced) == self._max_new_tokens else None
+        self._read.append(token)
+        return "length" if len(self._read) == self._longest else None

@@ -56,7 +56,7 @@ class Seq2Seq:
         self._slots, self._budget_tokens = slots, budget_tokens
         self._lengths = {"source": source_length, "target": target_length}
         self._running: list[_Running] = []
-        self._bindings: dict[tuple[int, bool], Binding] = {}
+        self._bindings: dict[int, Binding] = {}
         self._caches = {name: self._cache(name) for name in step.inputs if name.startswith(("past_", "cross_"))}
         self._cross = [cache for name, cache in self._caches.items() if name.startswith("cross_")]
         self._state: dict[str, NDArray[Any]] = {
@@ -106,7 +106,7 @@ class Seq2Seq:
         state = {name: array[:count] for name, array in self._state.items()}
         self._totals["total"][...] = state["positions"].max() + 1
         self._totals["source_total"][...] = state["source_lengths"].max()
-        self._binding(count, logits=any(running.decoder.needs_logits for running in self._running)).run()
+        self._binding(count).run()
         likeliest = self._next[:count].tolist()
         chosen = [
             running.decoder.choose(likeliest[slot], self._logits[slot]) for slot, running in enumerate(self._running)
@@ -153,16 +153,18 @@ class Seq2Seq:
             self._running[slot] = self._running[last]
         self._running.pop()
 
-    def _binding(self, count: int, *, logits: bool) -> Binding:
-        """The step graph bound to the first `count` slots; logits are copied out only where a row needs them."""
-        if (count, logits) not in self._bindings:
+    def _binding(self, count: int) -> Binding:
+        """The step graph bound to the first `count` slots.
+
+        Logits are always bound: the graph computes them anyway, and where it writes them makes no difference.
+        """
+        if count not in self._bindings:
             caches = {name: cache[:count] for name, cache in self._caches.items()}
-            inputs = {name: array[:count] for name, array in self._state.items()} | self._totals | caches
-            outputs = {"next": self._next[:count]} | {f"present_{name}": cache for name, cache in caches.items()}
-            if logits:
-                outputs["logits"] = self._logits[:count]
-            self._bindings[count, logits] = self._step.bind(inputs, outputs)
-        return self._bindings[count, logits]
+            state = {name: array[:count] for name, array in self._state.items()}
+            outputs: dict[str, NDArray[Any]] = {"next": self._next[:count], "logits": self._logits[:count]}
+            outputs |= {f"present_{name}": cache for name, cache in caches.items()}
+            self._bindings[count] = self._step.bind(state | self._totals | caches, outputs)
+        return self._bindings[count]
 
     def _cache(self, name: str) -> NDArray[np.float32]:
         """Zeros [slots, heads, length, head width] for one cache input of the step graph."""

@@ -106,7 +106,7 @@ def open_graph(path: Path, signature: Graph, *, threads: int = 1) -> Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = list(dict.fromkeys((provider(), "CPUExecutionProvider")))
     try:

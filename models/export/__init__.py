@@ -1,0 +1,1 @@
+"""From a trained checkpoint to a bundle: graphs, parity with the checkpoint, int8, manifest and model card."""

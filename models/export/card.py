@@ -1,0 +1,75 @@
+"""The model card, README.md of a bundle: what the manifest and the measurements say, and what a person wrote."""
+
+from collections.abc import Sequence
+
+from models.bundle import Manifest
+from models.export.parity import Parity
+from models.export.recipe import Card
+
+_PARITY = """\
+Largest difference of a logit, error relative to the spread of the logits, how often the same choice is the likeliest,
+and how many rows decode greedily to the same tokens."""
+
+
+def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequence[Parity]) -> str:
+    """Markdown."""
+    source, target = (", ".join(languages) for languages in (manifest.languages.source, manifest.languages.target))
+    languages = f"{source} to {target}" if target else source
+    limits = manifest.limits
+    sections = [
+        f"# {manifest.name}",
+        card.summary,
+        _table(
+            ("", ""),
+            [
+                ("Task", manifest.task),
+                ("Architecture", architecture),
+                ("Parameters", f"{manifest.parameters:,}"),
+                ("Precision and size", ", ".join(_size(manifest, name) for name in manifest.precisions)),
+                ("Languages", languages or "none"),
+                ("Licence of the weights", manifest.licence),
+                ("Source", manifest.source),
+                ("Version", manifest.version),
+                ("Limits", f"{limits.max_tokens} input tokens, {limits.max_new_tokens} new tokens for one row"),
+                ("Made by", manifest.created_by),
+            ],
+        ),
+        "## Data",
+        card.data.strip(),
+        "## Quality",
+        _table(
+            ("metric", "value", "data", "command"),
+            [(item.metric, f"{item.value:g}", item.dataset, f"`{item.command}`") for item in manifest.quality],
+        )
+        if manifest.quality
+        else "Not measured.",
+        "## Parity with the checkpoint",
+        _PARITY,
+        _table(
+            ("precision", "largest difference", "relative error", "same choice", "same output"),
+            [
+                (
+                    parity.precision,
+                    f"{parity.largest_difference:.1e}",
+                    f"{parity.relative_error:.1e}",
+                    f"{parity.agreement:.1%}",
+                    "" if parity.decoded is None else f"{parity.decoded:.0%}",
+                )
+                for parity in parities
+            ],
+        ),
+        "## What it cannot do",
+        card.failures.strip(),
+    ]
+    return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+
+def _size(manifest: Manifest, name: str) -> str:
+    graphs = next(graphs for precision, graphs in manifest.precisions.items() if precision == name)
+    files = [graph.file for graph in graphs.graphs.values()] + ([graphs.weights] if graphs.weights else [])
+    return f"{name} {sum(file.bytes for file in files) / 1e6:.1f} MB"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

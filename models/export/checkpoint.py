@@ -1,0 +1,255 @@
+"""A checkpoint directory as the exporter sees it: which graphs it becomes, and what the original model answers."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import BartForConditionalGeneration, BertForQuestionAnswering, MarianMTModel
+
+from models.bundle import GenerationDefaults, Limits, Role
+from models.errors import ModelError
+from models.export.graphs import Source, encoder_source, packed_source, step_source
+from models.nets.families import encoder_decoder, next_item, question_answering
+from models.nets.sasrec import SasRec
+from models.task import Row
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
+LONGEST_OUTPUT = 256
+
+Answer: TypeAlias = Mapping[str, NDArray[Any]]
+"""What a checkpoint computes for one row: float32 outputs, and the int64 tokens that its decoder was given."""
+
+
+class ExportError(ModelError):
+    """The checkpoint cannot be exported; one sentence and, where there is one, the next step."""
+
+
+class Checkpoint(Protocol):
+    """What the exporter needs of a family. `model` is the original, in evaluation mode and float32."""
+
+    tasks: ClassVar[tuple[str, ...]]
+    model: Any
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are."""
+        ...
+
+    def architecture(self) -> str:
+        """Layers, widths and vocabulary in one line."""
+        ...
+
+    def limits(self) -> Limits:
+        """As much as the checkpoint's positions allow."""
+        ...
+
+    def generation(self) -> GenerationDefaults | None:
+        """What a generating model starts from."""
+        ...
+
+    def sources(self, limits: Limits) -> Mapping[Role, Source]:
+        """Modules to trace, float32."""
+        ...
+
+    def answer(self, row: Row) -> Answer:
+        """What the original model computes for one row, under the names of the graph's outputs."""
+        ...
+
+
+class EncoderDecoder:
+    """A Marian or BART checkpoint."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("translation", "summarization")
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.config.vocab_size)
+
+    def architecture(self) -> str:
+        config = self.model.config
+        return (
+            f"encoder-decoder ({config.model_type}), {config.encoder_layers} + {config.decoder_layers} layers, width"
+            f" {config.d_model}, {config.encoder_attention_heads} heads, vocabulary {config.vocab_size:,}"
+        )
+
+    def limits(self) -> Limits:
+        positions = self.model.config.max_position_embeddings
+        return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions))
+
+    def generation(self) -> GenerationDefaults:
+        config = self.model.generation_config
+        if not isinstance(config.eos_token_id, int) or not isinstance(config.decoder_start_token_id, int):
+            found = f"eos_token_id is {config.eos_token_id}, decoder_start_token_id is {config.decoder_start_token_id}"
+            raise ExportError(f"the checkpoint must name one end token and one decoder start token: {found}")
+        bad_words = config.bad_words_ids or []
+        if any(len(words) != 1 for words in bad_words):
+            raise ExportError("bad_words_ids of several tokens each are not supported")
+        return GenerationDefaults(
+            decoder_start_token_id=config.decoder_start_token_id,
+            eos_token_id=config.eos_token_id,
+            forced_bos_token_id=config.forced_bos_token_id,
+            suppressed_token_ids=tuple(word for (word,) in bad_words),
+            max_new_tokens=self.limits().max_new_tokens,
+            repetition_penalty=config.repetition_penalty or 1.0,
+            no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
+        )
+
+    def sources(self, limits: Limits) -> Mapping[Role, Source]:
+        encoder, step = encoder_decoder(
+            self.model, source_length=limits.max_tokens, target_length=limits.max_new_tokens
+        )
+        width = self.model.config.d_model // encoder.heads
+        return {
+            "encoder": encoder_source(encoder),
+            "step": step_source(step, layers=encoder.layers, heads=encoder.heads, width=width),
+        }
+
+    def answer(self, row: Row) -> Answer:
+        """`target`: the decoder's input, its start token and what it decodes greedily; `logits` for each of them."""
+        if row.generation is None:
+            raise ValueError("an encoder-decoder answers rows that ask for generation")
+        source = torch.from_numpy(row.tokens)[None]
+        with torch.inference_mode():
+            target = self.model.generate(
+                source,
+                attention_mask=torch.ones_like(source),
+                num_beams=1,
+                do_sample=False,
+                max_length=row.generation.max_new_tokens + 1,
+                forced_eos_token_id=None,
+            )
+            decoded = target[0].numpy()
+            logits = self.model(input_ids=source, decoder_input_ids=target).logits[0].numpy()
+        return {"target": decoded, "logits": logits}
+
+
+class SpanScoring:
+    """A BERT checkpoint with a question answering head."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("question-answering",)
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.config.vocab_size)
+
+    def architecture(self) -> str:
+        config = self.model.config
+        return (
+            f"encoder (bert), {config.num_hidden_layers} layers, width {config.hidden_size},"
+            f" {config.num_attention_heads} heads, vocabulary {config.vocab_size:,}"
+        )
+
+    def limits(self) -> Limits:
+        return Limits(max_tokens=self.model.config.max_position_embeddings)
+
+    def generation(self) -> None:
+        return None
+
+    def sources(self, limits: Limits) -> Mapping[Role, Source]:
+        net = question_answering(self.model, length=limits.max_tokens)
+        return {"forward": packed_source(net, dict.fromkeys(self._outputs, ("tokens",)), segments=True)}
+
+    def answer(self, row: Row) -> Answer:
+        """`start_logits` and `end_logits`, float32 [length]."""
+        segments = np.zeros_like(row.tokens) if row.segments is None else row.segments
+        with torch.inference_mode():
+            found = self.model(
+                input_ids=torch.from_numpy(row.tokens)[None], token_type_ids=torch.from_numpy(segments)[None]
+            )
+        return {name: found[name][0].numpy() for name in self._outputs}
+
+    _outputs = ("start_logits", "end_logits")
+
+
+class NextItem:
+    """A checkpoint of our own SASRec."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("recommendation",)
+
+    def __init__(self, model: SasRec) -> None:
+        self.model = model
+
+    @property
+    def vocabulary(self) -> int:
+        return self.model.config.num_items + 1
+
+    def architecture(self) -> str:
+        config = self.model.config
+        return (
+            f"causal self-attention (sasrec), {config.num_layers} layers, width {config.hidden_size},"
+            f" {config.num_heads} heads, {config.num_items:,} items"
+        )
+
+    def limits(self) -> Limits:
+        return Limits(max_tokens=self.model.config.max_length)
+
+    def generation(self) -> None:
+        return None
+
+    def sources(self, limits: Limits) -> Mapping[Role, Source]:
+        if limits.max_tokens > self.model.config.max_length:
+            raise ValueError(f"the checkpoint has {self.model.config.max_length} positions, not {limits.max_tokens}")
+        return {"forward": packed_source(next_item(self.model), {"scores": ("rows", self.model.config.num_items)})}
+
+    def answer(self, row: Row) -> Answer:
+        """`scores`, float32 [items]."""
+        with torch.inference_mode():
+            hidden = self.model(torch.from_numpy(row.tokens)[None])
+            return {"scores": self.model.scores(hidden[0, -1])[1:].numpy()}
+
+
+def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable[[Path], Checkpoint]:
+    def load(folder: Path) -> Checkpoint:
+        model, info = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+        if info["missing_keys"]:
+            raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys']))}")
+        return wrap(model.eval())
+
+    return load
+
+
+_FAMILIES: Mapping[str, Callable[[Path], Checkpoint]] = {
+    "marian": _from_transformers(MarianMTModel, EncoderDecoder),
+    "bart": _from_transformers(BartForConditionalGeneration, EncoderDecoder),
+    "bert": _from_transformers(BertForQuestionAnswering, SpanScoring),
+    "sasrec": lambda folder: NextItem(SasRec.load(folder)),
+}
+
+
+def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
+    """Load a checkpoint directory whose weights are safetensors.
+
+    Returns:
+        The family, which is `model_type` of config.json, and the checkpoint.
+
+    Raises:
+        ExportError: no configuration, an unknown family, no safetensors, or weights that do not fit.
+    """
+    try:
+        family = json.loads((folder / CONFIG_FILE).read_bytes())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder}: no checkpoint, {CONFIG_FILE} with a model_type is needed: {error!r}") from error
+    if family not in _FAMILIES:
+        raise ExportError(f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}")
+    if not any((folder / name).is_file() for name in WEIGHTS_FILES):
+        raise ExportError(
+            f"{folder}: {WEIGHTS_FILES[0]} is missing; weights in a pickle (.bin, .pt) are not read, since a pickle"
+            " runs code: save the model as safetensors"
+        )
+    try:
+        return family, _FAMILIES[family](folder)
+    except Exception as error:  # transformers, safetensors and torch each raise their own
+        raise ExportError(f"{folder}: the checkpoint cannot be loaded: {error}") from error

@@ -1,0 +1,195 @@
+"""Torch modules to ONNX graphs: tracing, the names of inputs, outputs and dimensions, and weights that graphs share."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import onnx_ir
+import torch
+from torch import nn
+
+from models.bundle import Role
+from models.nets.packed import CrossAttentionEncoder
+from models.nets.step import DecoderStep
+from models.packing import pack
+from models.task import Row
+
+OPSET = 20
+WEIGHTS_FILE = "weights.bin"
+INLINE_BYTES = 1024
+ALIGNMENT_BYTES = 64
+
+Dims: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A module with what tracing it takes.
+
+    Args:
+        arguments: example keyword arguments of `forward`, in the order of the graph's inputs.
+        inputs: name and dimensions of each input, a string where a dimension varies.
+        outputs: the same of each output.
+    """
+
+    module: nn.Module
+    arguments: Mapping[str, Any]
+    inputs: Mapping[str, Dims]
+    outputs: Mapping[str, Dims]
+
+
+def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool = False) -> Source:
+    """A module on packed rows."""
+    inputs: dict[str, Dims] = {"tokens": ("tokens",), "positions": ("tokens",)}
+    if segments:
+        inputs["segments"] = ("tokens",)
+    inputs |= {"lengths": ("rows",), "pad": ("rows", "width"), "unpad": ("tokens",)}
+    example = pack([Row(torch.arange(length).numpy()) for length in (5, 19, 3)])
+    arguments = {name: torch.from_numpy(array) for name, array in example.feeds(inputs).items()}
+    return Source(module, arguments, inputs, outputs)
+
+
+def encoder_source(encoder: CrossAttentionEncoder) -> Source:
+    """The encoder of an encoder-decoder."""
+    width = encoder.keys_and_values.out_features // (2 * encoder.layers * encoder.heads)
+    return packed_source(encoder, {"cross": ("tokens", 2 * encoder.layers, encoder.heads, width)})
+
+
+def step_source(step: DecoderStep, *, layers: int, heads: int, width: int) -> Source:
+    """The decoder step; `width` is that of one head."""
+    rows, source, target = 3, 7, 9
+    caches = [f"{kind}_{index}" for index in range(layers) for kind in "kv"]
+    past: Dims = ("rows", heads, "target_length", width)
+    cross: Dims = ("rows", heads, "source_length", width)
+    inputs: dict[str, Dims] = {
+        "tokens": ("rows",),
+        "positions": ("rows",),
+        "total": (),
+        "source_lengths": ("rows",),
+        "source_total": (),
+        "source_last": ("rows", 2 * layers, heads, width),
+    }
+    arguments = {
+        "tokens": torch.zeros(rows, dtype=torch.int64),
+        "positions": torch.tensor([2, 4, 3], dtype=torch.int32),
+        "total": torch.tensor(5, dtype=torch.int32),
+        "source_lengths": torch.tensor([7, 5, 6], dtype=torch.int32),
+        "source_total": torch.tensor(7, dtype=torch.int32),
+        "source_last": torch.zeros(rows, 2 * layers, heads, width),
+        "past": [_example_cache(rows, heads, target, width) for _ in range(layers)],
+        "cross": [_example_cache(rows, heads, source, width) for _ in range(layers)],
+    }
+    kept = {f"past_{name}": past for name in caches} | {f"cross_{name}": cross for name in caches}
+    outputs: dict[str, Dims] = {"next": ("rows",), "logits": ("rows", step.head.out_features)}
+    return Source(step, arguments, inputs | kept, outputs | {f"present_{name}": dims for name, dims in kept.items()})
+
+
+def trace(source: Source) -> onnx_ir.Model:
+    """The module as an ONNX graph without a trace of where it was made: equal modules give equal bytes."""
+    source.module.requires_grad_(requires_grad=False)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            source.module,
+            kwargs=dict(source.arguments),
+            dynamic_shapes=_dynamic_shapes(source),
+            input_names=list(source.inputs),
+            output_names=list(source.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model = program.model
+    for values, named in ((model.graph.inputs, source.inputs), (model.graph.outputs, source.outputs)):
+        for value, (name, dims) in zip(values, named.items(), strict=True):
+            value.name, value.shape = name, onnx_ir.Shape(dims)
+    _forget_origin(model)
+    return model
+
+
+def save(models: Mapping[Role, onnx_ir.Model], folder: Path) -> Path | None:
+    """Write `ROLE.onnx` for each graph and the weights that they share; equal weights are written once.
+
+    Returns:
+        The file of weights, None where the graphs hold nothing but small tensors.
+    """
+    blobs: dict[bytes, tuple[int, bytes]] = {}
+    size = 0
+    for model in models.values():
+        for initializer in model.graph.initializers.values():
+            tensor = initializer.const_value
+            if tensor is None or tensor.nbytes < INLINE_BYTES:
+                continue
+            content = tensor.tobytes()
+            key = hashlib.sha256(content).digest()
+            if key not in blobs:
+                blobs[key] = (size, content)
+                size += -(-len(content) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            initializer.const_value = onnx_ir.ExternalTensor(
+                WEIGHTS_FILE,
+                blobs[key][0],
+                len(content),
+                tensor.dtype,
+                shape=onnx_ir.Shape(tensor.shape.numpy()),
+                name=initializer.name or "",
+                base_dir=folder,
+            )
+    for role, model in models.items():
+        onnx_ir.save(model, folder / f"{role}.onnx")
+    if not blobs:
+        return None
+    with (folder / WEIGHTS_FILE).open("wb") as stream:
+        for offset, content in blobs.values():
+            stream.seek(offset)
+            stream.write(content)
+    return folder / WEIGHTS_FILE
+
+
+def _forget_origin(model: onnx_ir.Model) -> None:
+    """Drop stack traces and file names that the exporter attaches to every part."""
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph:
+        node.doc_string = None
+        node.metadata_props.clear()
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
+
+
+def _example_cache(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two tensors: were it one twice, the traced graph would read the keys as values."""
+    return torch.zeros(shape), torch.zeros(shape)
+
+
+def _dynamic_shapes(source: Source) -> dict[str, Any]:
+    """For each argument, which of its dimensions vary; nested as the arguments are."""
+    dims = iter(source.inputs.values())
+
+    def varying(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return type(argument)(varying(part) for part in argument)
+        return {axis: torch.export.Dim.DYNAMIC for axis, dim in enumerate(next(dims)) if isinstance(dim, str)}
+
+    return {name: varying(argument) for name, argument in source.arguments.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's notes on its own deprecations, which are nothing that a user could act on."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

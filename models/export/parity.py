@@ -1,0 +1,110 @@
+"""How far a bundle's graphs are from the checkpoint that they were made from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.bundle import Bundle, Manifest, Precision
+from models.export.checkpoint import Answer, Checkpoint, ExportError
+from models.export.replay import replay
+from models.load import load_model
+from models.task import Generation, Row
+
+FP32_TOLERANCE = 1e-4
+"""Largest difference of a float32 logit. Measured: 4e-6; another order of summation explains no more than that."""
+
+RANDOM_LENGTHS = (21, 1, 9, 40, 16, 3)
+"""Of rows with random tokens: ragged, around and beyond the width that rows are padded to."""
+
+RANDOM_NEW_TOKENS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Numbers of one precision against the checkpoint.
+
+    Args:
+        largest_difference: of any logit.
+        relative_error: root mean square of the differences, divided by the standard deviation of the logits.
+        agreement: how often the same token, item or place is the likeliest, in [0, 1]; tokens are compared with the
+            decoder given what the checkpoint decoded.
+        decoded: the part of rows, in [0, 1], that decode greedily to the very tokens of the checkpoint; None where
+            nothing is decoded.
+    """
+
+    precision: Precision
+    largest_difference: float
+    relative_error: float
+    agreement: float
+    decoded: float | None
+
+
+def random_rows(vocabulary: int, manifest: Manifest) -> list[Row]:
+    """Rows of random tokens, decoded as the manifest says; the same ones each time."""
+    rng = np.random.default_rng(0)
+    lengths = [min(length, manifest.limits.max_tokens) for length in RANDOM_LENGTHS]
+    defaults = manifest.generation
+    generation = defaults and Generation(
+        max_new_tokens=min(RANDOM_NEW_TOKENS, manifest.limits.max_new_tokens),
+        repetition_penalty=defaults.repetition_penalty,
+        no_repeat_ngram_size=defaults.no_repeat_ngram_size,
+    )
+    return [Row(rng.integers(1, vocabulary, length), generation=generation) for length in lengths]
+
+
+def answers(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Answer]:
+    """What the checkpoint itself computes, row by row."""
+    return [checkpoint.answer(row) for row in rows]
+
+
+def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> Parity:
+    """Run all rows side by side through the bundle's graphs and hold every logit against the checkpoint's."""
+    found = replay(bundle, precision, rows, [row.get("target") for row in expected])
+    pairs = [
+        (np.atleast_2d(ours[name]), np.atleast_2d(theirs[name]))
+        for ours, theirs in zip(found, expected, strict=True)
+        for name in ours
+    ]
+    differences = np.concatenate([(ours - theirs).ravel() for ours, theirs in pairs])
+    spread = np.concatenate([(theirs - theirs.mean(-1, keepdims=True)).ravel() for _, theirs in pairs])
+    same = np.concatenate([ours.argmax(-1) == theirs.argmax(-1) for ours, theirs in pairs])
+    return Parity(
+        precision=precision,
+        largest_difference=float(np.abs(differences).max()),
+        relative_error=float(np.sqrt(np.mean(differences**2) / max(float(np.mean(spread**2)), 1e-12))),
+        agreement=float(same.mean()),
+        decoded=_decoded(bundle, precision, rows, expected),
+    )
+
+
+def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> float | None:
+    if "target" not in expected[0]:
+        return None
+    model = load_model(bundle, precision, slots=len(rows))
+    model.admit(dict(enumerate(rows)))
+    decoded: list[list[int]] = [[] for _ in rows]
+    while events := model.step():
+        for event in events:
+            decoded[event.row].extend(event.tokens)
+    end = bundle.manifest.generation.eos_token_id if bundle.manifest.generation else None
+    wanted = [[token for token in row["target"].tolist()[1:] if token != end] for row in expected]
+    return float(np.mean([ours == theirs for ours, theirs in zip(decoded, wanted, strict=True)]))
+
+
+def require_exact(parity: Parity) -> None:
+    """Refuse float32 graphs that do not compute what the checkpoint computes.
+
+    Raises:
+        ExportError: a logit differs by more than the tolerance, or a row decodes to other tokens.
+    """
+    if parity.largest_difference > FP32_TOLERANCE:
+        raise ExportError(
+            f"the {parity.precision} graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit,"
+            f" at most {FP32_TOLERANCE:.0e} is allowed: this checkpoint has something that the exporter does not know"
+        )
+    if parity.decoded not in (None, 1.0):
+        raise ExportError(
+            f"{1 - parity.decoded:.0%} of the rows decode to other tokens than the checkpoint does: its generation"
+            " config has something that the exporter does not know"
+        )

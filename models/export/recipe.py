@@ -1,0 +1,65 @@
+"""What a bundle says of itself beyond its checkpoint: name, licence, limits, an example, measured quality, its card."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import Field, JsonValue, ValidationError
+
+from models.bundle import Frozen, Languages, Limits, Name, Quality
+from models.export.checkpoint import ExportError
+
+
+class Decoding(Frozen):
+    """Replaces what the checkpoint's generation config says; absent fields keep it."""
+
+    max_new_tokens: int | None = Field(None, gt=0)
+    repetition_penalty: float | None = Field(None, gt=0)
+    no_repeat_ngram_size: int | None = Field(None, ge=0)
+
+
+class Card(Frozen):
+    """Markdown for the model card: what only a person can say."""
+
+    summary: str = ""
+    data: str = "Not stated."
+    failures: str = "Not stated."
+
+
+class Recipe(Frozen):
+    """A recipe file, TOML.
+
+    Args:
+        source: where the weights come from.
+        licence: SPDX expression of the weights.
+        limits: None takes what the checkpoint's positions allow.
+        example: a request that the served model must answer before it counts as ready.
+        references: further requests on which exported graphs are held against the checkpoint.
+    """
+
+    name: Name
+    version: str = "1"
+    source: str
+    licence: str
+    languages: Languages
+    limits: Limits | None = None
+    generation: Decoding = Decoding()
+    example: dict[str, JsonValue]
+    references: tuple[dict[str, JsonValue], ...] = ()
+    quality: tuple[Quality, ...] = ()
+    card: Card = Card()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ExportError: the file cannot be read, or a field does not validate.
+    """
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ExportError(f"{path}: field {field or '(root)'}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read as TOML: {error}") from error

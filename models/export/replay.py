@@ -1,0 +1,80 @@
+"""What a bundle's graphs say of given tokens, without decoding: for parity with the checkpoint, and for tests.
+
+It needs no torch, so that an embedded bundle is held against committed reference outputs where torch is not installed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle, Precision
+from models.packing import pack
+from models.session import Session, open_session
+from models.task import Array, Row, Tokens
+
+
+def replay(
+    bundle: Bundle, precision: Precision, rows: Sequence[Row], targets: Sequence[Tokens | None]
+) -> list[dict[str, Array]]:
+    """What the graphs compute for rows that run side by side, named as the graph's outputs.
+
+    Args:
+        targets: for an encoder-decoder what its decoder is given, start token first; else None for each row.
+    """
+    given = [target for target in targets if target is not None]
+    if not given:
+        return forward(open_session(bundle, precision, "forward"), rows)
+    encoder, step = open_session(bundle, precision, "encoder"), open_session(bundle, precision, "step")
+    logits = teacher_forced(encoder, step, [row.tokens for row in rows], given)
+    return [{"logits": row} for row in logits]
+
+
+def forward(session: Session, rows: Sequence[Row]) -> list[dict[str, Array]]:
+    """Every output of a packed graph for each row: [length, ...] for an output per token, [...] for one per row."""
+    packed = pack(rows)
+    found = session.run(packed.feeds(session.inputs))
+    split = {
+        name: packed.split(array) if session.outputs[name].shape[0] == "tokens" else list(array)
+        for name, array in found.items()
+    }
+    return [{name: arrays[index] for name, arrays in split.items()} for index in range(len(rows))]
+
+
+def teacher_forced(
+    encoder: Session, step: Session, sources: Sequence[Tokens], targets: Sequence[Tokens]
+) -> list[Array]:
+    """Logits float32 [len(target), vocabulary] of each row when the decoder is given `target` whatever it says itself.
+
+    Rows run side by side, each at its own position: row i waits i steps before it starts.
+    """
+    cross = [outputs["cross"] for outputs in forward(encoder, [Row(source) for source in sources])]
+    lengths = np.array([len(source) for source in sources], np.int32)
+    feeds: dict[str, NDArray[Any]] = {
+        "source_lengths": lengths,
+        "source_total": lengths.max(),
+        "source_last": np.stack([part[-1] for part in cross]),
+    }
+    for name, spec in step.inputs.items():
+        if name.startswith(("past_", "cross_")):
+            length = max(len(target) for target in targets) if name.startswith("past_") else lengths.max()
+            heads, width = int(spec.shape[1]), int(spec.shape[3])
+            feeds[name] = np.zeros((len(sources), heads, length, width), np.float32)
+    for index, name in enumerate(name for name in step.inputs if name.startswith("cross_")):
+        for row, part in enumerate(cross):
+            feeds[name][row, :, : len(part)] = part[:, index].swapaxes(0, 1)
+    logits: list[list[Array]] = [[] for _ in sources]
+    for time in range(max(len(target) + row for row, target in enumerate(targets))):
+        positions = [min(max(time - row, 0), len(target) - 1) for row, target in enumerate(targets)]
+        feeds["tokens"] = np.array([target[at] for target, at in zip(targets, positions, strict=True)], np.int64)
+        feeds["positions"] = np.array(positions, np.int32)
+        feeds["total"] = feeds["positions"].max() + 1
+        outputs = step.run({name: np.asarray(feeds[name], spec.dtype) for name, spec in step.inputs.items()})
+        feeds |= {
+            name.removeprefix("present_"): array for name, array in outputs.items() if name.startswith("present_")
+        }
+        for row, target in enumerate(targets):
+            if len(logits[row]) < len(target) and time >= row:
+                logits[row].append(outputs["logits"][row])
+    return [np.stack(row) for row in logits]

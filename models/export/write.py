@@ -1,0 +1,200 @@
+"""Puts a bundle together in a temporary folder, proves it there, and moves it into place whole."""
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from models.bundle import (
+    MANIFEST,
+    Bundle,
+    File,
+    GenerationDefaults,
+    Graph,
+    Graphs,
+    Limits,
+    Manifest,
+    Precision,
+    Role,
+    open_bundle,
+    sha256_of,
+)
+from models.export.card import model_card
+from models.export.checkpoint import Checkpoint, ExportError, open_checkpoint
+from models.export.graphs import save, trace
+from models.export.parity import Parity, answers, compare, random_rows, require_exact
+from models.export.recipe import Recipe
+from models.export.reference import save_reference
+from models.nets.int8 import to_int8
+from models.task import Row, Task
+from models.tasks import TASKS
+
+TOKENIZER_FILE = "tokenizer.json"
+CATALOGUE_FILE = "catalogue.json"
+ITEMS_FILE = "items.json"
+REFERENCE_NEW_TOKENS = 32
+
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+Report = Callable[[str], None]
+
+
+def export(
+    source: Path,
+    task: str,
+    out: Path,
+    recipe: Recipe,
+    *,
+    precisions: Sequence[Precision] = ("int8",),
+    reference: Path | None = None,
+    report: Report = lambda _step: None,
+) -> tuple[Bundle, tuple[Parity, ...]]:
+    """Export a checkpoint directory to a bundle at `out`.
+
+    Everything is written next to `out` first, opened as any bundle is, and compared with the checkpoint; only then is
+    it renamed. A bundle that is there already is replaced at the end, and left alone when anything fails.
+
+    Args:
+        precisions: `fp32`, `int8` or both; float32 graphs are always made and compared, and kept where named.
+        reference: also write the checkpoint's answers to the recipe's requests there.
+        report: is told what is being done.
+
+    Raises:
+        ExportError: the checkpoint, the recipe or the folder does not fit, or the graphs do not compute the same.
+    """
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} exists and is no bundle: choose another folder")
+    report(f"reading {source}")
+    family, checkpoint = open_checkpoint(source)
+    if task not in checkpoint.tasks:
+        raise ExportError(f"a {family} checkpoint serves {' or '.join(checkpoint.tasks)}, not {task}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        staged = Path(scratch) / "bundle"
+        staged.mkdir()
+        limits = recipe.limits or checkpoint.limits()
+        manifest = Manifest(
+            schema_version=1,
+            name=recipe.name,
+            task=task,
+            version=recipe.version,
+            source=recipe.source,
+            licence=recipe.licence,
+            family=family,
+            parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+            languages=recipe.languages,
+            precisions=_graphs(checkpoint, limits, staged, report),
+            tokenizer=_compact(source / TOKENIZER_FILE, staged / TOKENIZER_FILE),
+            catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
+            generation=_generation(checkpoint, limits, recipe),
+            limits=limits,
+            quality=recipe.quality,
+            example=recipe.example,
+            created_by=_created_by(),
+        )
+        bundle = _seal(manifest, staged)
+        report("comparing with the checkpoint")
+        requests = _reference_rows(bundle, recipe)
+        rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
+        expected = answers(checkpoint, rows)
+        parities = tuple(compare(bundle, precision, rows, expected) for precision in manifest.precisions)
+        require_exact(parities[0])
+        if reference is not None:
+            save_reference(reference, requests, expected[: len(requests)])
+        for dropped in set(manifest.precisions) - set(precisions):
+            shutil.rmtree(staged / dropped)
+        manifest = manifest.model_copy(update={"precisions": {p: manifest.precisions[p] for p in precisions}})
+        card = model_card(manifest, recipe.card, checkpoint.architecture(), parities)
+        (staged / "README.md").write_text(card, encoding="utf-8")
+        _seal(manifest, staged)
+        _move(staged, out, Path(scratch) / "previous")
+    return open_bundle(out), parities
+
+
+def _compact(source: Path, target: Path) -> File | None:
+    """Copy a JSON file, where the checkpoint has it, without blanks that nobody reads."""
+    if not source.is_file():
+        return None
+    content = json.loads(source.read_text(encoding="utf-8"))
+    target.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    return _file(target.parent, target)
+
+
+def _generation(checkpoint: Checkpoint, limits: Limits, recipe: Recipe) -> GenerationDefaults | None:
+    defaults = checkpoint.generation()
+    if defaults is None:
+        return None
+    changed = {"max_new_tokens": limits.max_new_tokens} | recipe.generation.model_dump(exclude_none=True)
+    return defaults.model_copy(update=changed)
+
+
+def _created_by() -> str:
+    names = ("heedful", "torch", "transformers", "onnx")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def _graphs(checkpoint: Checkpoint, limits: Limits, staged: Path, report: Report) -> dict[Precision, Graphs]:
+    """Write the graphs of both precisions, float32 first."""
+    try:
+        sources = checkpoint.sources(limits)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+    written: dict[Precision, Graphs] = {}
+    for precision in _PRECISIONS:
+        folder = staged / precision
+        folder.mkdir()
+        models = {}
+        for role, source in sources.items():
+            report(f"tracing {role}, {precision}")
+            module = source.module if precision == "fp32" else to_int8(source.module)
+            models[role] = trace(replace(source, module=module))
+        weights = save(models, folder)
+        graphs: dict[Role, Graph] = {
+            role: Graph(
+                file=_file(staged, folder / f"{role}.onnx"), inputs=tuple(source.inputs), outputs=tuple(source.outputs)
+            )
+            for role, source in sources.items()
+        }
+        written[precision] = Graphs(graphs=graphs, weights=_file(staged, weights) if weights else None)
+    return written
+
+
+def _seal(manifest: Manifest, staged: Path) -> Bundle:
+    """Write the manifest and open the folder as a server would."""
+    (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+    return open_bundle(staged)
+
+
+def _reference_rows(bundle: Bundle, recipe: Recipe) -> list[Row]:
+    """The rows that the task makes of the example and of the recipe's further requests."""
+    task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
+    rows: list[Row] = []
+    for request in (recipe.example, *recipe.references):
+        rows.extend(next(task.solve(task.request_type.model_validate(request))))
+    return [_shortened(row, min(REFERENCE_NEW_TOKENS, bundle.manifest.limits.max_new_tokens)) for row in rows]
+
+
+def _shortened(row: Row, max_new_tokens: int) -> Row:
+    if row.generation is None:
+        return row
+    return replace(row, generation=replace(row.generation, max_new_tokens=max_new_tokens))
+
+
+def _file(staged: Path, path: Path) -> File:
+    return File(path=path.relative_to(staged).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size)
+
+
+def _move(staged: Path, out: Path, previous: Path) -> None:
+    """Rename the folder to `out`; a bundle that is there moves out of the way, and back should the rename fail."""
+    if out.exists():
+        out.rename(previous)
+    try:
+        staged.rename(out)
+    except OSError:
+        if previous.exists():
+            previous.rename(out)
+        raise

@@ -1,0 +1,106 @@
+"""int8 linear maps and embeddings, with one activation scale per row: a row's result never depends on its neighbours.
+
+A scale for the whole batch, which dynamic quantization usually takes, lets one caller's outlier coarsen another's
+numbers. Here each row is divided by its largest magnitude, quantized with a fixed scale, multiplied exactly in
+integers and scaled back. Weights have one scale for each output column.
+"""
+
+import copy
+
+import torch
+from torch import nn
+
+_LEVELS = 127
+_SMALLEST = 1e-8
+
+
+class Int8Table(nn.Module):
+    """A matrix [rows, width] in int8, each row with its own scale; an embedding and a tied output layer share one."""
+
+    values: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        scales = weight.abs().amax(1).clamp(min=_SMALLEST) / _LEVELS
+        self.register_buffer("values", torch.round(weight / scales[:, None]).to(torch.int8))
+        self.register_buffer("scales", scales)
+
+
+class Int8Embedding(nn.Module):
+    """Rows of an int8 table as float32."""
+
+    def __init__(self, table: Int8Table) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids [T] to float [T, width]."""
+        values, scales = self.table.values.index_select(0, ids), self.table.scales.index_select(0, ids)
+        return values.to(torch.float32) * scales[:, None]
+
+
+class Int8Linear(nn.Module):
+    """A linear map by ONNX Runtime's MatMulIntegerToFloat; it can be exported, not run in eager mode.
+
+    Args:
+        table: the weights [out, in], a row for each output.
+        bias: float [out].
+        transposed: keep the weights as [in, out], as the operator wants them. A table that is shared with an embedding
+            stays as it is, and ONNX Runtime transposes it once while it loads.
+    """
+
+    weight: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, table: Int8Table, bias: torch.Tensor | None, *, transposed: bool) -> None:
+        super().__init__()
+        self.out_features, self.in_features = table.values.shape
+        self.bias = bias
+        self.transposed = transposed
+        self.register_buffer("weight", table.values.T.contiguous() if transposed else table.values)
+        self.register_buffer("scales", table.scales)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float [rows, in] to float [rows, out]."""
+        largest = hidden.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
+        step, zero = torch.tensor(1 / _LEVELS), torch.tensor(128, dtype=torch.uint8)
+        levels = torch.onnx.ops.symbolic(
+            "QuantizeLinear", [hidden / largest, step, zero], dtype=torch.uint8, shape=hidden.shape
+        )
+        weight = self.weight if self.transposed else self.weight.T
+        product = torch.onnx.ops.symbolic(
+            "com.microsoft::MatMulIntegerToFloat",
+            [levels, weight, step, self.scales, zero],
+            dtype=torch.float32,
+            shape=(hidden.shape[0], self.out_features),
+            version=1,
+        )
+        scaled = product * largest
+        return scaled if self.bias is None else scaled + self.bias
+
+
+def to_int8(module: nn.Module) -> nn.Module:
+    """A copy of the module with int8 in place of every linear map and of every embedding of a vocabulary.
+
+    Tables of positions and segments stay float32: they are small, and every token reads them.
+    """
+    result = copy.deepcopy(module)
+    embedded = {id(part.weight) for part in result.modules() if isinstance(part, nn.Embedding)}
+    tables: dict[int, Int8Table] = {}
+
+    def table(weight: torch.Tensor) -> Int8Table:
+        return tables.setdefault(id(weight), Int8Table(weight.detach()))
+
+    for parent in list(result.modules()):
+        for name, part in list(parent.named_children()):
+            if isinstance(part, nn.Linear):
+                quantized: nn.Module = Int8Linear(
+                    table(part.weight), part.bias, transposed=id(part.weight) not in embedded
+                )
+            elif isinstance(part, nn.Embedding) and name == "tokens":
+                quantized = Int8Embedding(table(part.weight))
+            else:
+                continue
+            setattr(parent, name, quantized)
+    return result

@@ -1,0 +1,202 @@
+"""The encoder of every family, on packed rows: no linear map, norm or embedding ever computes a padded cell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.nets.layers import Embeddings, FeedForward, Residual
+
+MASKED = -1e9
+"""Added to scores of positions that must not be seen; far enough below any score that the softmax gives exactly 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How packed tokens [T] become rows [rows, S] for attention and packed again; see `models.packing.Packed`.
+
+    Args:
+        pad: int64 [rows, S].
+        unpad: int64 [T].
+        mask: float [rows, 1, 1, S] or, for causal attention, [S, S]; added to the scores.
+    """
+
+    pad: torch.Tensor
+    unpad: torch.Tensor
+    mask: torch.Tensor
+
+
+class PackedAttention(nn.Module):
+    """Multi-head self-attention of packed rows: padded for the scores only, and packed again.
+
+    Args:
+        query_key_value: [width] to [3 x heads x head width].
+        out: [heads x head width] to [width].
+        scale: multiplies the scores.
+    """
+
+    def __init__(self, query_key_value: nn.Linear, out: nn.Linear, *, heads: int, scale: float) -> None:
+        super().__init__()
+        self.query_key_value, self.out, self.heads, self.scale = query_key_value, out, heads, scale
+
+    def forward(self, hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Float [T, width] to the same shape."""
+        rows, length = layout.pad.shape
+        width = self.out.in_features
+        padded = self.query_key_value(hidden).index_select(0, layout.pad.reshape(-1)).view(rows, length, 3 * width)
+        query, key, value = (
+            part.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for part in padded.chunk(3, -1)
+        )
+        scores = torch.matmul(query * self.scale, key.transpose(2, 3)) + layout.mask
+        attended = torch.matmul(torch.softmax(scores, -1), value)
+        packed = attended.transpose(1, 2).reshape(rows * length, width).index_select(0, layout.unpad)
+        out: torch.Tensor = self.out(packed)
+        return out
+
+
+class PackedLayer(nn.Module):
+    """Self-attention and feed-forward network, each in its residual."""
+
+    def __init__(
+        self,
+        attention: PackedAttention,
+        attention_residual: Residual,
+        feed_forward: FeedForward,
+        feed_forward_residual: Residual,
+    ) -> None:
+        super().__init__()
+        self.attention, self.attention_residual = attention, attention_residual
+        self.feed_forward, self.feed_forward_residual = feed_forward, feed_forward_residual
+
+    def forward(self, hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Float [T, width] to the same shape."""
+        hidden = self.attention_residual(hidden, lambda normed: self.attention(normed, layout))
+        out: torch.Tensor = self.feed_forward_residual(hidden, self.feed_forward)
+        return out
+
+
+class PackedEncoder(nn.Module):
+    """Embeddings and layers over packed rows.
+
+    Args:
+        causal: a position sees itself and what stands before it.
+        norm: behind the last layer, where the family has one.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        layers: Sequence[PackedLayer],
+        *,
+        causal: bool = False,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.embeddings, self.layers, self.causal, self.norm = embeddings, nn.ModuleList(layers), causal, norm
+
+    def forward(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: torch.Tensor,
+        pad: torch.Tensor,
+        unpad: torch.Tensor,
+        segments: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The fields of `models.packing.Packed` to hidden states, float [T, width]."""
+        hidden: torch.Tensor = self.embeddings(tokens, positions, segments)
+        layout = Layout(pad, unpad, self._mask(lengths, pad.shape[1]))
+        for layer in self.layers:
+            hidden = layer(hidden, layout)
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        return hidden
+
+    def _mask(self, lengths: torch.Tensor, length: int) -> torch.Tensor:
+        """Padding stands at the end of a row, so that a causal mask hides it by itself."""
+        place = torch.arange(length)
+        if self.causal:
+            return torch.where(place[None, :] <= place[:, None], 0.0, MASKED)
+        return torch.where(place[None, :] < lengths[:, None], 0.0, MASKED)[:, None, None, :]
+
+
+class CrossAttentionEncoder(nn.Module):
+    """The encoder of an encoder-decoder, as far as the decoder needs it.
+
+    Args:
+        keys_and_values: [width] to the keys and values of every decoder layer, side by side.
+        heads: of the decoder.
+    """
+
+    def __init__(self, encoder: PackedEncoder, keys_and_values: nn.Linear, *, layers: int, heads: int) -> None:
+        super().__init__()
+        self.encoder, self.keys_and_values, self.layers, self.heads = encoder, keys_and_values, layers, heads
+
+    def forward(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: torch.Tensor,
+        pad: torch.Tensor,
+        unpad: torch.Tensor,
+    ) -> torch.Tensor:
+        """Packed rows to `cross`, float [T, 2 x layers, heads, head width], key before value."""
+        hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
+        width = self.keys_and_values.out_features // (2 * self.layers * self.heads)
+        cross: torch.Tensor = self.keys_and_values(hidden).view(-1, 2 * self.layers, self.heads, width)
+        return cross
+
+
+class SpanScorer(nn.Module):
+    """Extractive question answering: how well each token starts or ends the answer."""
+
+    def __init__(self, encoder: PackedEncoder, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        segments: torch.Tensor,
+        lengths: torch.Tensor,
+        pad: torch.Tensor,
+        unpad: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Packed rows to `start_logits` and `end_logits`, float [T] each."""
+        hidden = self.encoder(
+            tokens=tokens, positions=positions, segments=segments, lengths=lengths, pad=pad, unpad=unpad
+        )
+        start, end = self.head(hidden).unbind(-1)
+        return start, end
+
+
+class NextItemScorer(nn.Module):
+    """Sequential recommendation: how well each item follows the last one of a row.
+
+    Args:
+        head: hidden states to scores of ids, id 0 being padding.
+    """
+
+    def __init__(self, encoder: PackedEncoder, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: torch.Tensor,
+        pad: torch.Tensor,
+        unpad: torch.Tensor,
+    ) -> torch.Tensor:
+        """Packed rows to `scores`, float [rows, items]; column i belongs to id i + 1."""
+        hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
+        last = hidden.index_select(0, torch.cumsum(lengths, 0) - 1)
+        scores: torch.Tensor = self.head(last)[:, 1:]
+        return scores
