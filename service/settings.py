@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -16,6 +16,7 @@ from models.bundle import MANIFEST, Name, Precision
 EMBEDDED_BUNDLES = Path(models.__file__).parent / "bundles"
 
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 ReplicaName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
         replicas: of every group of models, on the cluster.
         request_timeout_ms: how long a request may take when its caller sends no `X-Request-Timeout-Ms`.
         drain_timeout_s: seconds that accepted requests get to finish after SIGTERM.
+        log_level: from which on the log speaks; `info` has a line for each request.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEEDFUL_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -97,6 +99,13 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     request_timeout_ms: int = Field(60_000, ge=1, le=600_000)
     drain_timeout_s: float = Field(30.0, gt=0, le=3600)
+    log_level: LogLevel = "info"
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @classmethod
     def settings_customise_sources(

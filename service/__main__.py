@@ -1,0 +1,237 @@
+"""The heedful command: serve, run, models, check; a mistake of its user is one sentence and exit code 2."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import open_bundle
+from models.errors import ModelError
+from models.tasks import TASKS
+from service import logs
+from service.errors import ServiceError
+from service.hosting import LocalHost, ModelCard, model_cards
+from service.ray_environment import HAS_HAPROXY, prepare
+from service.session import in_own_session
+from service.settings import ModelSettings, Settings, SettingsError, load_settings
+
+app = typer.Typer(
+    name="heedful",
+    help="Serve attention models: many callers share one model, token by token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console()
+err = Console(stderr=True)
+logger = logging.getLogger("heedful.command")
+
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file with settings; the environment (HEEDFUL_PORT, …) wins over it.")
+]
+
+
+class UsageError(Exception):
+    """The command cannot do what it was asked; one sentence and a next step."""
+
+
+class Runtime(StrEnum):
+    """What runs the models: a Ray Serve cluster, or this process alone."""
+
+    ray = "ray"
+    embedded = "embedded"
+
+
+@app.command(epilog="Example: `heedful serve --port 8123`, or `heedful serve --runtime embedded` without a cluster.")
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; the variable PORT sets it too.  [default: 8000]")] = None,
+    runtime: Annotated[Runtime, typer.Option(help="A Ray Serve cluster, or one process.")] = Runtime.ray,
+) -> None:
+    """Serve the models over HTTP until Ctrl-C."""
+    settings = load_settings(config, host=host, port=port)
+    logs.configure(settings.log_level)
+    cards = model_cards(settings)
+    for model in settings.models:
+        open_bundle(model.bundle)
+    began = time.monotonic()
+
+    def ready() -> None:
+        print(_ready_line(settings, cards, time.monotonic() - began), flush=True)  # noqa: T201 - rich would wrap it
+
+    listener = _listen(settings)
+    if runtime is Runtime.embedded:
+        from service.embedded import run_embedded
+
+        run_embedded(settings, listener, ready)
+        return
+    listener.close()
+    if not HAS_HAPROXY:
+        logger.warning(
+            "HAProxy runs on Linux only; requests pass through Ray's own proxy, which is several times slower"
+        )
+    with _run_folder() as folder:
+        sys.exit(in_own_session(lambda: _exit_code(lambda: _cluster(settings, folder, ready))))
+
+
+def _cluster(settings: Settings, folder: Path, ready: Callable[[], None]) -> None:
+    prepare(folder)
+    from service.cluster import run_cluster
+
+    run_cluster(settings, folder, ready)
+
+
+@app.command(epilog='Example: `heedful run translation "Good morning." "How are you?"`')
+def run(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.", show_default=False)],
+    text: Annotated[
+        list[str],
+        typer.Argument(
+            help="Texts; for question-answering QUESTION CONTEXT, for recommendation items.", show_default=False
+        ),
+    ],
+    config: Config = None,
+) -> None:
+    """Answer once on the terminal, without a server."""
+    if task not in TASKS:
+        raise UsageError(f"the task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    settings = load_settings(config)
+    logs.configure("warning")
+    chosen = [model for model, card in zip(settings.models, model_cards(settings), strict=True) if card.task == task]
+    if not chosen:
+        raise UsageError(f"no model for {task} is configured; add a bundle to the setting models")
+    request = _request(task, text)
+    with err.status("loading the model"):
+        answer = asyncio.run(_answer(settings.model_copy(update={"models": (chosen[0],)}), request))
+    for line in _lines(task, answer):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: `heedful models --config heedful.yaml`")
+def models(config: Config = None) -> None:
+    """List the models: task, name, precision, size, languages, measured quality."""
+    table = Table("task", "name", "precision", "parameters", "size", "languages", "quality")
+    for card in model_cards(load_settings(config)):
+        quality = "\n".join(f"{each.metric} {each.value:g} on {each.dataset}" for each in card.quality)
+        languages = " → ".join(", ".join(codes) for codes in (card.languages.source, card.languages.target) if codes)
+        size = f"{card.bytes / 1e6:.1f} MB"
+        table.add_row(card.task, card.name, card.precision, f"{card.parameters / 1e6:.1f} M", size, languages, quality)
+    out.print(table)
+
+
+@app.command(epilog="Example: `heedful check models/bundles/translation`")
+def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]) -> None:
+    """Verify a bundle: hashes, graph signatures, and its own example answered in every precision."""
+    logs.configure("warning")
+    with err.status("hashing files"):
+        opened = open_bundle(bundle)
+    manifest = opened.manifest
+    out.print(f"{manifest.name} {manifest.version}: {len(list(manifest.files()))} files hash to what the manifest says")
+    for precision in manifest.precisions:
+        settings = Settings(models=(ModelSettings(bundle=bundle, precision=precision),))
+        with err.status(f"loading the {precision} graphs and answering the example"):
+            request = TASKS[manifest.task].request_type.model_validate(manifest.example)
+            answer = asyncio.run(_answer(settings, request))
+        out.print(f"{precision}: graphs match their signatures; {json.dumps(manifest.example)}", markup=False)
+        for line in _lines(manifest.task, answer):
+            out.print(f"  → {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command."""
+    sys.exit(_exit_code(app))
+
+
+def _exit_code(run: Callable[[], None]) -> int:
+    """0, or 2 after one sentence about what the user can mend."""
+    try:
+        run()
+    except (UsageError, SettingsError, ModelError, ServiceError) as error:
+        err.print(f"heedful: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+async def _answer(settings: Settings, request: BaseModel) -> Any:
+    host = LocalHost(settings)
+    try:
+        await host.start()
+        answer, _ = await host.answer(host.cards[0], request, time.monotonic() + settings.request_timeout_ms / 1e3)
+    finally:
+        host.stop()
+    return answer
+
+
+def _request(task: str, text: list[str]) -> BaseModel:
+    """The words of the command line as the task's request."""
+    inputs: object = text
+    if task == "question-answering":
+        if len(text) != 2:
+            raise UsageError(
+                f"question-answering takes QUESTION and CONTEXT, got {len(text)} texts; quote each of them"
+            )
+        inputs = {"question": text[0], "context": text[1]}
+    elif task == "recommendation":
+        inputs = {"history": text}
+    try:
+        return TASKS[task].request_type.model_validate({"inputs": inputs})
+    except ValidationError as error:
+        raise UsageError("; ".join(f"{each['msg']}, got {each['input']!r}" for each in error.errors())) from None
+
+
+def _lines(task: str, answer: Any) -> Iterator[str]:
+    """An answer for a reader: the text alone, or one tab-separated line for each of several candidates."""
+    plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer)
+    for each in plain if isinstance(plain, list) else [plain]:
+        yield "\t".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in each.values())
+
+
+def _ready_line(settings: Settings, cards: list[ModelCard], seconds: float) -> str:
+    card = next((card for card in cards if card.task == "translation"), cards[0])
+    example = shlex.quote(json.dumps(card.example, ensure_ascii=False))
+    command = f"curl {settings.url}{card.routes[0]} -H 'Content-Type: application/json' -d {example}"
+    return f"Heedful is ready at {settings.url} after {seconds:.1f} s. Try: {command}"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A socket on the service's address.
+
+    Raises:
+        UsageError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(
+            f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another with --port or --host"
+        ) from None
+
+
+@contextlib.contextmanager
+def _run_folder() -> Iterator[Path]:
+    """An empty folder with a short path, gone at the end."""
+    parent = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - the folder in it is the user's alone
+    with tempfile.TemporaryDirectory(prefix="heedful-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+if __name__ == "__main__":
+    main()

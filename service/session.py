@@ -1,0 +1,94 @@
+"""A session of its own for the cluster's processes: signals reach one of them first, and none outlives it."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+logger = logging.getLogger("heedful.session")
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1
+PROC = Path("/proc")
+
+
+def in_own_session(run: Callable[[], int]) -> int:
+    """Run a function in a child that leads a new session, and return its exit code.
+
+    A signal to the process group, from Ctrl-C, `timeout` or a supervisor, would end Ray's processes before their
+    requests are answered. Here it reaches only this process, which forwards it to the child. When the child has ended,
+    whatever is left of its session is killed.
+
+    Args:
+        run: returns the exit code; call before threads are started, since it runs after a fork.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        _end_with(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+        os._exit(_code_of(run))
+
+    def forward(signum: int, _: FrameType | None) -> None:
+        os.kill(child, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+
+    for signum in FORWARDED:
+        signal.signal(signum, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
+    _, status = os.waitpid(child, 0)
+    _kill_session(child)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _code_of(run: Callable[[], int]) -> int:
+    """What the interpreter would make of `run` at its own end."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the interpreter's own last resort
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _end_with(parent: int) -> None:
+    """Get SIGTERM when the parent ends in whatever way; Linux only."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _kill_session(session: int) -> None:
+    while left := list(_members(session)):
+        logger.warning("killing what the cluster left behind: %s", ", ".join(map(str, left)))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _members(session: int) -> Iterator[int]:
+    """Living processes of the session, from Linux's process table."""
+    for entry in PROC.glob("[0-9]*/stat"):
+        try:
+            state, _, _, sid, *_ = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(sid) == session and state != "Z":
+            yield int(entry.parent.name)
