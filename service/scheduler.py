@@ -10,9 +10,9 @@ from models.task import Cost, RowId
 # an iteration that is less than half a second, and long enough for several like rows to gather.
 MAX_PASSED_OVER = 8
 
-# Rows join together when their lengths differ from the first one's by at most a quarter: of a padded batch then at most
-# 1 - 0.75 / 1.25 = 40 % is padding, and a fifth when the lengths spread evenly. Between short rows a difference of up
-# to 8 tokens does not matter: reading the weights once more would cost more than computing the padding.
+# Rows join together when their lengths differ from the first one's by at most a quarter. What a graph pads (a packed
+# one only its attention) is then at most 1 - 0.75 / 1.25 = 40 % padding, and a fifth when the lengths spread evenly.
+# Between short rows a difference of up to 8 tokens does not matter: reading the weights once more would cost more.
 ALIKE_SHARE = 0.25
 ALIKE_TOKENS = 8
 
@@ -63,9 +63,7 @@ def plan(waiting: Iterable[Waiting], room: Cost) -> Plan:
             passed_over += skipped
             skipped.clear()
             slots -= cost.slots
-            tokens -= cost.tokens
-            if alone:
-                break
+            tokens -= cost.tokens  # below 0 after a row that goes alone
         elif overdue or slots <= 0:
             break
         else:

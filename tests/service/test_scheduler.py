@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.task import Cost
@@ -19,6 +19,7 @@ from service.scheduler import (
     plan,
 )
 
+untimed = settings(deadline=None)  # the machine may be busy
 SLOTS = 8
 costs = st.builds(Cost, slots=st.integers(1, SLOTS), tokens=st.integers(1, 120))
 rooms = st.builds(Cost, slots=st.integers(0, SLOTS), tokens=st.integers(0, 100))
@@ -35,6 +36,7 @@ def ids(rows: Plan) -> list[int]:
     return [row.id for row in rows.join]
 
 
+@untimed
 @given(queues, rooms)
 def test_a_plan_keeps_the_budget_and_a_longer_row_goes_alone(waiting: list[Waiting], room: Cost) -> None:
     join = plan(waiting, room).join
@@ -42,6 +44,7 @@ def test_a_plan_keeps_the_budget_and_a_longer_row_goes_alone(waiting: list[Waiti
     assert len(join) == 1 or sum(row.cost.tokens for row in join) <= room.tokens
 
 
+@untimed
 @given(queues, rooms)
 def test_a_plan_takes_each_row_once_in_the_order_of_turns(waiting: list[Waiting], room: Cost) -> None:
     chosen = ids(plan(waiting, room))
@@ -49,6 +52,7 @@ def test_a_plan_takes_each_row_once_in_the_order_of_turns(waiting: list[Waiting]
     assert set(chosen) <= {row.id for row in waiting}
 
 
+@untimed
 @given(queues, rooms)
 def test_the_first_row_joins_whenever_its_slots_are_free(waiting: list[Waiting], room: Cost) -> None:
     planned = plan(waiting, room)
@@ -56,6 +60,7 @@ def test_the_first_row_joins_whenever_its_slots_are_free(waiting: list[Waiting],
         assert planned.join[0] is waiting[0]
 
 
+@untimed
 @given(queues, rooms)
 def test_passed_over_are_exactly_the_rows_in_front_that_stay_and_none_of_them_was_overdue(
     waiting: list[Waiting], room: Cost
@@ -67,6 +72,7 @@ def test_passed_over_are_exactly_the_rows_in_front_that_stay_and_none_of_them_wa
     assert all(row.passed_over < MAX_PASSED_OVER for row in in_front)
 
 
+@untimed
 @given(queues, rooms)
 def test_rows_that_join_are_as_long_as_the_first_unless_they_are_overdue(waiting: list[Waiting], room: Cost) -> None:
     join = plan(waiting, room).join
@@ -96,6 +102,11 @@ def test_an_overdue_row_that_does_not_fit_holds_up_all_behind_it_but_none_in_fro
     assert ids(plan([short(0), overdue, short(2)], Cost(slots=6, tokens=100))) == [0, 1, 2]
 
 
+def test_an_overdue_row_joins_whatever_its_length() -> None:
+    overdue = Waiting(1, 0, Cost(slots=1, tokens=90), MAX_PASSED_OVER)
+    assert ids(plan([short(0), overdue, short(2), short(3, tokens=80)], Cost(slots=4, tokens=200))) == [0, 1, 2]
+
+
 def test_a_row_longer_than_the_room_joins_alone_and_is_passed_over_until_it_is_first() -> None:
     long = short(1, tokens=500)
     assert ids(plan([short(0), long, short(2)], Cost(slots=8, tokens=100))) == [0, 2]
@@ -118,6 +129,7 @@ arrivals = st.lists(
 )
 
 
+@untimed
 @given(arrivals, st.integers(1, 100))
 def test_every_row_runs_exactly_once_within_the_slots_whoever_comes_when(
     requests: list[tuple[int, list[tuple[Cost, int]]]], budget: int
@@ -182,6 +194,7 @@ def test_one_row_waits_for_one_row_of_a_caller_with_ten_thousand() -> None:
     assert ids(plan(islice(turns, LOOK_AHEAD), Cost(2, 100))) == [0, 10_000]
 
 
+@untimed
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.integers(1, 7))
 def test_requests_get_equal_shares_while_they_wait(sizes: list[int], slots: int) -> None:
     turns, first = Turns(), 0
@@ -206,6 +219,13 @@ def test_served_requests_go_behind_the_others_and_rows_keep_their_order() -> Non
     assert [row.id for row in turns] == [0, 3, 5, 1, 4, 2]
     turns.take(plan(turns, Cost(1, 100)))
     assert [row.id for row in turns] == [3, 5, 1, 4, 2]
+
+
+def test_rows_that_stay_keep_their_order_and_are_counted() -> None:
+    turns = Turns()
+    turns.add(1, [short(id_, 1, tokens=tokens) for id_, tokens in enumerate((10, 100, 50, 10, 70))])
+    turns.take(plan(turns, Cost(2, 1000)))
+    assert [(row.id, row.passed_over) for row in turns] == [(1, 1), (2, 1), (4, 0)]
 
 
 def test_a_discarded_request_leaves_nothing_behind() -> None:
