@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from models.packing import pack
+from models.packing import check_packed, pack
 from models.session import Session
 from models.task import Cost, Event, Row, RowId
 
@@ -18,9 +18,13 @@ class Encoder:
             whose first dimension is named `tokens` or `rows`: one entry for each.
         slots: at most so many rows in one pass.
         budget_tokens: `room` lets one pass take so many tokens; more of them do not make it faster, only later.
+
+    Raises:
+        BundleError: the graph has an input that packed rows do not have.
     """
 
     def __init__(self, session: Session, *, slots: int = 32, budget_tokens: int = 512) -> None:
+        check_packed(session.inputs)
         self._session = session
         self._slots = slots
         self._budget_tokens = budget_tokens

@@ -1,12 +1,13 @@
 """Rows of different lengths as one sequence of tokens without padding, as every encoder graph takes them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import BundleError
 from models.task import Row, Tokens
 
 WIDTH_MULTIPLE = 16
@@ -40,12 +41,23 @@ class Packed:
     starts: Tokens
 
     def feeds(self, names: Collection[str]) -> dict[str, NDArray[Any]]:
-        """The inputs that a graph names."""
+        """The inputs that a graph names, all of them fields of this class."""
         return {name: getattr(self, name) for name in names}
 
     def split(self, per_token: NDArray[Any]) -> list[NDArray[Any]]:
         """An array [T, ...] as one view [length, ...] for each row."""
         return np.split(per_token, self.starts[1:])
+
+
+def check_packed(inputs: Collection[str]) -> None:
+    """Refuse a graph that asks for something that packed rows do not have.
+
+    Raises:
+        BundleError: an input that is no field of `Packed`.
+    """
+    known = {field.name for field in fields(Packed)}
+    if unknown := sorted(set(inputs) - known):
+        raise BundleError(f"a packed graph has inputs {', '.join(unknown)}, known are {', '.join(sorted(known))}")
 
 
 def pack(rows: Sequence[Row]) -> Packed:

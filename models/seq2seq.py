@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from models.bundle import GenerationDefaults
 from models.decoding import RowDecoder
-from models.packing import pack
+from models.errors import BundleError
+from models.packing import check_packed, pack
 from models.session import Binding, Session
 from models.task import Cost, Event, Row, RowId
+
+_STATE = ("tokens", "positions", "source_lengths", "source_last")
+_TOTALS = ("total", "source_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Seq2Seq:
         target_length: most new tokens of a row.
         slots: rows that decode side by side.
         budget_tokens: `room` lets one `admit` encode so many source tokens, so that running rows do not wait longer.
+
+    Raises:
+        BundleError: the two graphs are not an encoder and a step that fit each other.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class Seq2Seq:
         slots: int = 32,
         budget_tokens: int = 512,
     ) -> None:
+        _check(encoder, step)
         self._encoder, self._step, self._generation = encoder, step, generation
         self._slots, self._budget_tokens = slots, budget_tokens
         self._lengths = {"source": source_length, "target": target_length}
@@ -63,11 +71,11 @@ class Seq2Seq:
             "tokens": np.zeros(slots, np.int64),
             "positions": np.zeros(slots, np.int32),
             "source_lengths": np.zeros(slots, np.int32),
-            "source_last": np.zeros((slots, *self._static(step.inputs["source_last"].shape[1:])), np.float32),
+            "source_last": np.zeros((slots, *_sizes(step.inputs["source_last"].shape[1:])), np.float32),
         }
-        self._totals = {"total": np.zeros((), np.int32), "source_total": np.zeros((), np.int32)}
+        self._totals = {name: np.zeros((), np.int32) for name in _TOTALS}
         self._next = np.zeros(slots, np.int64)
-        self._logits = np.zeros((slots, *self._static(step.outputs["logits"].shape[1:])), np.float32)
+        self._logits = np.zeros((slots, *_sizes(step.outputs["logits"].shape[1:])), np.float32)
 
     def cost(self, row: Row) -> Cost:
         """One slot, and the source's tokens."""
@@ -168,12 +176,29 @@ class Seq2Seq:
 
     def _cache(self, name: str) -> NDArray[np.float32]:
         """Zeros [slots, heads, length, head width] for one cache input of the step graph."""
-        heads, width = self._static((self._step.inputs[name].shape[1], self._step.inputs[name].shape[3]))
+        heads, width = _sizes((self._step.inputs[name].shape[1], self._step.inputs[name].shape[3]))
         length = self._lengths["source" if name.startswith("cross_") else "target"]
         return np.zeros((self._slots, heads, length, width), np.float32)
 
-    @staticmethod
-    def _static(shape: Sequence[int | str]) -> tuple[int, ...]:
-        if not all(isinstance(size, int) for size in shape):
-            raise ValueError(f"the step graph leaves a size open that must be fixed: {shape}")
-        return tuple(int(size) for size in shape)
+
+def _sizes(dimensions: Sequence[int | str]) -> tuple[int, ...]:
+    if not all(isinstance(size, int) for size in dimensions):
+        raise BundleError(f"the step graph leaves a size open that must be fixed: {dimensions}")
+    return tuple(int(size) for size in dimensions)
+
+
+def _check(encoder: Session, step: Session) -> None:
+    """Every name that this module uses is there, and the encoder's keys and values are what the step's caches hold."""
+    check_packed(encoder.inputs)
+    caches = [name for name in step.inputs if name.startswith(("past_", "cross_"))]
+    for graph, kind, found, needed in (
+        ("encoder", "output", encoder.outputs, ["cross"]),
+        ("step", "input", step.inputs, [*_STATE, *_TOTALS]),
+        ("step", "output", step.outputs, ["next", "logits", *(f"present_{name}" for name in caches)]),
+    ):
+        if missing := [name for name in needed if name not in found]:
+            raise BundleError(f"the {graph} graph has no {kind} {', '.join(missing)}")
+    held = [step.inputs[name].shape for name in caches if name.startswith("cross_")]
+    encoded = encoder.outputs["cross"].shape[1:]
+    if {(len(held), shape[1], shape[3]) for shape in held} != {encoded}:
+        raise BundleError(f"the encoder graph gives keys and values {encoded}, the step graph holds {held}")

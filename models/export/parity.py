@@ -44,12 +44,13 @@ def random_rows(vocabulary: int, manifest: Manifest) -> list[Row]:
     """Rows of random tokens, decoded as the manifest says; the same ones each time."""
     rng = np.random.default_rng(0)
     lengths = [min(length, manifest.limits.max_tokens) for length in RANDOM_LENGTHS]
-    defaults = manifest.generation
-    generation = defaults and Generation(
-        max_new_tokens=min(RANDOM_NEW_TOKENS, manifest.limits.max_new_tokens),
-        repetition_penalty=defaults.repetition_penalty,
-        no_repeat_ngram_size=defaults.no_repeat_ngram_size,
-    )
+    generation = None
+    if (defaults := manifest.generation) is not None:
+        generation = Generation(
+            max_new_tokens=min(RANDOM_NEW_TOKENS, manifest.limits.max_new_tokens),
+            repetition_penalty=defaults.repetition_penalty,
+            no_repeat_ngram_size=defaults.no_repeat_ngram_size,
+        )
     return [Row(rng.integers(1, vocabulary, length), generation=generation) for length in lengths]
 
 

@@ -169,7 +169,7 @@ class DecoderStep(nn.Module):
             are meant to have the addresses of `past` and `cross`.
         """
         hidden = self.embeddings(tokens, positions)
-        last = source_last.flatten(2).split(1, dim=1)
+        last = torch.split(source_last.flatten(2), 1, dim=1)
         presents, crosses = [], []
         for index, (layer, own, source) in enumerate(zip(self.layers, past, cross, strict=True)):
             newest = (last[2 * index], last[2 * index + 1])

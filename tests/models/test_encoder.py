@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from models.encoder import Encoder
+from models.errors import BundleError
+from models.task import Cost, Row
+from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, TRANSLATION, run, session
+
+LENGTHS = (20, 1, 16, 33, 90, 7)
+
+
+def model(**settings: int) -> Encoder:
+    return Encoder(session(QUESTION_ANSWERING, "forward"), **settings)
+
+
+def rows() -> dict[int, Row]:
+    rng = np.random.default_rng(5)
+    return {
+        index: Row(rng.integers(1000, 20000, length), segments=np.sort(rng.integers(0, 2, length)))
+        for index, length in enumerate(LENGTHS)
+    }
+
+
+def test_every_row_gets_the_same_bits_alone_and_in_a_crowd() -> None:
+    together = run(model(), rows()).arrays
+    for index, row in rows().items():
+        single = run(model(), {index: row}).arrays[index]
+        assert single.keys() == {"start_logits", "end_logits"}
+        for name, logits in single.items():
+            assert logits.shape == row.tokens.shape
+            assert np.array_equal(logits, together[index][name])
+
+
+def test_segments_reach_the_model() -> None:
+    row = rows()[0]
+    plain = run(model(), {0: Row(row.tokens)}).arrays[0]["start_logits"]
+    assert not np.array_equal(plain, run(model(), {0: row}).arrays[0]["start_logits"])
+
+
+def test_an_output_for_the_row_is_not_split() -> None:
+    encoder = Encoder(session(RECOMMENDATION, "forward"))
+    histories = {0: Row(np.array([5, 6, 7])), 1: Row(np.array([7])), 2: Row(np.array([6, 5, 7]))}
+    together = run(encoder, histories).arrays
+    for index, row in histories.items():
+        scores = run(encoder, {index: row}).arrays[index]["scores"]
+        assert scores.ndim == 1
+        assert np.array_equal(scores, together[index]["scores"])
+    assert not np.array_equal(together[0]["scores"], together[2]["scores"]), "the order of the history has no effect"
+
+
+def test_one_step_answers_every_row_and_empties_the_model() -> None:
+    encoder = model(slots=8, budget_tokens=100)
+    assert encoder.room() == Cost(8, 100)
+    assert encoder.cost(rows()[4]) == Cost(1, 90)
+    encoder.admit({0: rows()[0]})
+    encoder.admit({4: rows()[4]})
+    assert encoder.room() == Cost(6, 0)
+    assert {(event.row, event.finish) for event in encoder.step()} == {(0, "stop"), (4, "stop")}
+    assert encoder.room() == Cost(8, 100)
+    assert encoder.step() == []
+
+
+def test_dropped_and_forgotten_rows_are_not_computed() -> None:
+    encoder = model()
+    encoder.admit(rows())
+    encoder.drop({1, 3, 99})
+    assert {event.row for event in encoder.step()} == {0, 2, 4, 5}
+    encoder.admit(rows())
+    encoder.reset()
+    assert encoder.step() == []
+
+
+def test_a_graph_that_is_not_packed_is_refused() -> None:
+    with pytest.raises(BundleError, match="a packed graph has inputs"):
+        Encoder(session(TRANSLATION, "step"))
