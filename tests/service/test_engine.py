@@ -219,17 +219,17 @@ async def test_the_phases_add_up_to_the_time_with_the_engine(make: Callable[...,
     model = Countdown(slots=1)
     model.step_s = 0.01
     engine = make(model, started=False)
+    began = time.monotonic()
     first = asyncio.create_task(engine.answer(ask(row(10))))
     second = asyncio.create_task(engine.answer(ask(row(5), row(6))))
     await asyncio.sleep(0)
-    began = time.monotonic()
     engine.start()
     await first
     _, timing = await second
     took_s = time.monotonic() - began
     assert timing.queue_s >= 0.1
     assert timing.decode_s >= 0.11  # its second row waits while its first one runs, so the request does not queue
-    assert timing.queue_s + timing.encode_s + timing.decode_s == pytest.approx(took_s, rel=0.2)
+    assert 0.21 <= timing.queue_s + timing.encode_s + timing.decode_s <= took_s
 
 
 # Joining and leaving.
@@ -605,8 +605,9 @@ async def test_what_does_not_fit_the_limits_is_refused_whole_with_a_computed_ret
 ) -> None:
     model = Countdown(slots=1)
     engine = make(model, limits=Limits(waiting_rows=10, waiting_tokens=1000))
-    model.step_s = 0.25
-    await engine.answer(ask(row(1)))  # 2 tokens in 0.25 s: 8 tokens/s at most
+    model.step_s = 0.125
+    for _ in range(2):
+        await engine.answer(ask(row(1)))  # 2 tokens in 0.125 s: 16 tokens/s at most
     model.step_s, model.gate = 0.0, threading.Semaphore(0)
     accepted = [asyncio.create_task(engine.answer(ask(row(1))))]
     await until(lambda: (engine.running_rows, engine.waiting_rows) == (1, 0))
@@ -616,7 +617,7 @@ async def test_what_does_not_fit_the_limits_is_refused_whole_with_a_computed_ret
         await engine.answer(ask(row(1), row(1)))
     assert engine.waiting_rows == 10
     assert refused.value.retry_after_s == math.ceil(engine.backlog_s())
-    assert 22 / 8 <= engine.backlog_s() <= 22 / 4
+    assert 22 / 16 <= engine.backlog_s() <= 22 / 4
     assert sample(registry, "heedful_rejected_total", reason="overloaded") == 1
     model.gate.release(100)
     await asyncio.gather(*accepted)
