@@ -63,5 +63,6 @@ def _joining(model: Model, rows: Sequence[Row], waiting: deque[int]) -> dict[int
             break
         slots -= cost.slots
         budget_tokens -= cost.tokens
-        joining[waiting[0]] = rows[waiting.popleft()]
+        index = waiting.popleft()
+        joining[index] = rows[index]
     return joining

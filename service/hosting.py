@@ -171,6 +171,7 @@ class LocalHost:
     async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
         running = self._running.get(card.routes)
         if running is None or not running.is_ready:
+            self.observer(card).rejected(NotReady.reason)
             raise NotReady(f"the model {card.name} is starting", READY_AGAIN_S)
         return await running.engine.answer(running.loaded.task.solve(request), deadline=deadline)
 

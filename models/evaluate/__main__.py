@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import models
 from models.bundle import MANIFEST, Precision, read_manifest
@@ -13,6 +13,7 @@ from models.errors import BundleError
 from models.evaluate.measures import MEASURES, Result
 from models.load import Loaded, load
 
+COLUMNS = ("system", "metric", "value", "dataset", "signature")
 BUNDLES = Path(models.__file__).parent / "bundles"
 
 
@@ -50,7 +51,7 @@ def _embedded(task: str) -> Path:
 
 
 def _print(results: list[Result], title: str) -> None:
-    table = Table("system", "metric", "value", "dataset", "signature", title=title)
+    table = Table(*(Column(name, overflow="fold") for name in COLUMNS), title=title)
     for result in results:
         digits = 4 if result.value <= 1 else 2
         table.add_row(result.system, result.metric, f"{result.value:.{digits}f}", result.dataset, result.signature)
