@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import shlex
 import socket
 import sys
@@ -20,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from models.bundle import open_bundle
-from models.errors import ModelError
+from models.errors import BundleError, ModelError
 from models.tasks import TASKS
 from service import logs
 from service.errors import ServiceError
 from service.hosting import LocalHost, ModelCard, model_cards
-from service.ray_environment import HAS_HAPROXY, prepare
+from service.ray_environment import prepare
 from service.session import in_own_session
 from service.settings import ModelSettings, Settings, SettingsError, load_settings
 
@@ -39,7 +38,6 @@ app = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
-logger = logging.getLogger("heedful.command")
 
 Config = Annotated[
     Path | None, typer.Option(help="YAML file with settings; the environment (HEEDFUL_PORT, …) wins over it.")
@@ -82,10 +80,6 @@ def serve(
         run_embedded(settings, listener, ready)
         return
     listener.close()
-    if not HAS_HAPROXY:
-        logger.warning(
-            "HAProxy runs on Linux only; requests pass through Ray's own proxy, which is several times slower"
-        )
     with _run_folder() as folder:
         sys.exit(in_own_session(lambda: _exit_code(lambda: _cluster(settings, folder, ready))))
 
@@ -162,6 +156,11 @@ def _exit_code(run: Callable[[], None]) -> int:
     """0, or 2 after one sentence about what the user can mend."""
     try:
         run()
+    except BundleError as error:
+        err.print(
+            f"heedful: {error}; restore the bundle, or use another", markup=False, highlight=False, soft_wrap=True
+        )
+        return 2
     except (UsageError, SettingsError, ModelError, ServiceError) as error:
         err.print(f"heedful: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -219,7 +218,7 @@ def _listen(settings: Settings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        reason = error.strerror or error
+        reason = (error.strerror or str(error)).partition(" (")[0]
         raise UsageError(
             f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another with --port or --host"
         ) from None

