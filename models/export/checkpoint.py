@@ -113,22 +113,23 @@ class EncoderDecoder:
         }
 
     def answer(self, row: Row) -> Answer:
-        """`target`: the decoder's input, its start token and what it decodes greedily; `logits` for each of them."""
+        """`decoded`, the greedy tokens, end token included; `target`, what the decoder read for them; its `logits`."""
         if row.generation is None:
             raise ValueError("an encoder-decoder answers rows that ask for generation")
         source = torch.from_numpy(row.tokens)[None]
         with torch.inference_mode():
-            target = self.model.generate(
+            tokens = self.model.generate(
                 source,
                 attention_mask=torch.ones_like(source),
                 num_beams=1,
                 do_sample=False,
                 max_length=row.generation.max_new_tokens + 1,
+                repetition_penalty=row.generation.repetition_penalty,
+                no_repeat_ngram_size=row.generation.no_repeat_ngram_size,
                 forced_eos_token_id=None,
             )
-            decoded = target[0].numpy()
-            logits = self.model(input_ids=source, decoder_input_ids=target).logits[0].numpy()
-        return {"target": decoded, "logits": logits}
+            logits = self.model(input_ids=source, decoder_input_ids=tokens[:, :-1]).logits
+        return {"decoded": tokens[0, 1:].numpy(), "target": tokens[0, :-1].numpy(), "logits": logits[0].numpy()}
 
 
 class SpanScoring:

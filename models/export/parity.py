@@ -80,7 +80,7 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
 
 
 def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> float | None:
-    if "target" not in expected[0]:
+    if "decoded" not in expected[0]:
         return None
     model = load_model(bundle, precision, slots=len(rows))
     model.admit(dict(enumerate(rows)))
@@ -89,7 +89,7 @@ def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected
         for event in events:
             decoded[event.row].extend(event.tokens)
     end = bundle.manifest.generation.eos_token_id if bundle.manifest.generation else None
-    wanted = [[token for token in row["target"].tolist()[1:] if token != end] for row in expected]
+    wanted = [[token for token in row["decoded"].tolist() if token != end] for row in expected]
     return float(np.mean([ours == theirs for ours, theirs in zip(decoded, wanted, strict=True)]))
 
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from models.bundle import (
     MANIFEST,
     Bundle,
@@ -23,6 +25,7 @@ from models.bundle import (
     open_bundle,
     sha256_of,
 )
+from models.errors import InvalidInput
 from models.export.card import model_card
 from models.export.checkpoint import Checkpoint, ExportError, open_checkpoint
 from models.export.graphs import save, trace
@@ -174,7 +177,10 @@ def _reference_rows(bundle: Bundle, recipe: Recipe) -> list[Row]:
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
     rows: list[Row] = []
     for request in (recipe.example, *recipe.references):
-        rows.extend(next(task.solve(task.request_type.model_validate(request))))
+        try:
+            rows.extend(next(task.solve(task.request_type.model_validate(request))))
+        except (InvalidInput, ValidationError) as error:
+            raise ExportError(f"the recipe's request {json.dumps(request)} is not one of {task.id}: {error}") from error
     return [_shortened(row, min(REFERENCE_NEW_TOKENS, bundle.manifest.limits.max_new_tokens)) for row in rows]
 
 

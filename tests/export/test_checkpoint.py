@@ -1,0 +1,117 @@
+"""Checkpoints that cannot be exported, and the sentence that says why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from models.bundle import Limits
+from models.export.checkpoint import ExportError, open_checkpoint
+from models.export.recipe import read_recipe
+from models.export.write import export
+from tests.export.checkpoints import bart, bert, marian, recipe, sasrec
+
+
+def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"no checkpoint, config\.json with a model_type is needed"):
+        open_checkpoint(tmp_path)
+
+
+def test_an_unknown_family_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(ExportError, match="model_type 'gpt2' is not one of marian, bart, bert, sasrec"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_pickle_is_never_read(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "sprung",)
+
+    folder = bert(tmp_path / "checkpoint")
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": Trap()}, folder / "pytorch_model.bin")
+    with pytest.raises(ExportError, match=r"weights in a pickle \(\.bin, \.pt\) are not read"):
+        open_checkpoint(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_broken_weights_are_refused(tmp_path: Path) -> None:
+    for folder in (bert(tmp_path / "bert"), sasrec(tmp_path / "sasrec")):
+        (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+        with pytest.raises(ExportError, match="the checkpoint cannot be loaded"):
+            open_checkpoint(folder)
+
+
+def test_a_head_that_was_never_trained_is_not_made_up(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
+    BertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ExportError, match=r"weights are missing: qa_outputs\.bias, qa_outputs\.weight"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_family_serves_its_own_tasks_only(tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match="a marian checkpoint serves translation or summarization, not recommendation"
+    ):
+        export(marian(tmp_path / "c"), "recommendation", tmp_path / "b", recipe("recommendation"))
+
+
+def test_more_positions_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None:
+    for folder, most in ((marian(tmp_path / "marian"), 64), (sasrec(tmp_path / "sasrec"), 24)):
+        _, checkpoint = open_checkpoint(folder)
+        with pytest.raises(ValueError, match=f"the checkpoint has {most} positions"):
+            checkpoint.sources(Limits(max_tokens=65, max_new_tokens=8))
+
+
+def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
+    _, checkpoint = open_checkpoint(bart(tmp_path / "checkpoint", activation_function="gelu_new"))
+    with pytest.raises(ValueError, match="activation 'gelu_new' is not one of gelu, relu"):
+        checkpoint.sources(Limits(max_tokens=8, max_new_tokens=8))
+
+
+def test_generation_settings_that_are_not_supported_are_refused(tmp_path: Path) -> None:
+    _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint"))
+    checkpoint.model.generation_config.bad_words_ids = [[3, 4]]
+    with pytest.raises(ExportError, match="bad_words_ids of several tokens"):
+        checkpoint.generation()
+    checkpoint.model.generation_config.eos_token_id = [1, 2]
+    with pytest.raises(ExportError, match="must name one end token"):
+        checkpoint.generation()
+
+
+def test_limits_default_to_the_positions_of_the_checkpoint(tmp_path: Path) -> None:
+    for folder, tokens in (
+        (marian(tmp_path / "marian"), 64),
+        (bert(tmp_path / "bert"), 64),
+        (sasrec(tmp_path / "s"), 24),
+    ):
+        _, checkpoint = open_checkpoint(folder)
+        assert checkpoint.limits().max_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "cannot be read as TOML"),
+        ('name = "a b"', r"field name: String should match pattern"),
+        (
+            'name = "a"\nsource = "s"\nlicence = "l"\nlanguages = {source = []}\nexample = {}\nmore = 1',
+            "field more: Extra",
+        ),
+    ],
+)
+def test_a_recipe_that_does_not_validate_names_the_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ExportError, match=rf"recipe\.toml: {message}"):
+        read_recipe(path)
+
+
+def test_the_recipes_of_the_embedded_models_are_valid() -> None:
+    found = sorted(Path(__file__).parents[2].glob("models/export/recipes/*.toml"))
+    assert len(found) == 4
+    assert [read_recipe(path).name for path in found] == [path.stem for path in found]

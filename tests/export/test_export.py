@@ -1,0 +1,182 @@
+"""Checkpoints of each family through the whole exporter: exact in float32, independent of neighbours in int8."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, Precision
+from models.export.__main__ import main
+from models.export.checkpoint import ExportError, open_checkpoint
+from models.export.parity import FP32_TOLERANCE, Parity, answers, compare, random_rows, require_exact
+from models.export.recipe import Decoding
+from models.export.reference import load_reference
+from models.export.replay import replay
+from models.export.write import export
+from tests.export.checkpoints import FAMILIES, recipe, sasrec
+
+
+@dataclass(frozen=True)
+class Exported:
+    family: str
+    checkpoint: Path
+    bundle: Bundle
+    parities: Mapping[Precision, Parity]
+    reference: Path
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Both precisions of one family."""
+    folder = tmp_path_factory.mktemp(request.param)
+    task, make = FAMILIES[request.param]
+    checkpoint, reference = make(folder / "checkpoint"), folder / "reference.npz"
+    bundle, parities = export(
+        checkpoint,
+        task,
+        folder / "bundle",
+        recipe(task, generation=Decoding(no_repeat_ngram_size=3)) if task == "summarization" else recipe(task),
+        precisions=("fp32", "int8"),
+        reference=reference,
+    )
+    return Exported(request.param, checkpoint, bundle, {parity.precision: parity for parity in parities}, reference)
+
+
+def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Exported) -> None:
+    parity = exported.parities["fp32"]
+    assert parity.largest_difference <= FP32_TOLERANCE
+    assert parity.agreement == 1.0
+    assert parity.decoded == (1.0 if exported.family in {"marian", "bart"} else None)
+
+
+def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exported) -> None:
+    _, checkpoint = open_checkpoint(exported.checkpoint)
+    rows = random_rows(checkpoint.vocabulary, exported.bundle.manifest)
+    targets = [answer.get("target") for answer in answers(checkpoint, rows)]
+    together = replay(exported.bundle, "int8", rows, targets)
+    for row, target, crowd in zip(rows, targets, together, strict=True):
+        (alone,) = replay(exported.bundle, "int8", [row], [target])
+        assert alone.keys() == crowd.keys()
+        assert all(np.array_equal(alone[name], crowd[name]) for name in alone)
+
+
+def test_int8_graphs_hold_int8_weights_and_stay_near(exported: Exported) -> None:
+    """Random weights quantize worst of all; on trained ones the error is a tenth of this."""
+    sizes = {
+        name: graphs.weights.bytes for name, graphs in exported.bundle.manifest.precisions.items() if graphs.weights
+    }
+    assert sizes["int8"] < 0.5 * sizes["fp32"]
+    assert 0 < exported.parities["int8"].relative_error < 0.2
+
+
+def test_tied_weights_are_stored_once(exported: Exported) -> None:
+    graphs = exported.bundle.manifest.precisions["fp32"]
+    assert graphs.weights is not None
+    _, checkpoint = open_checkpoint(exported.checkpoint)
+    padding = 64 * len(list(checkpoint.model.parameters()))
+    assert graphs.weights.bytes <= 4 * exported.bundle.manifest.parameters + padding
+
+
+def test_the_manifest_says_what_checkpoint_and_recipe_say(exported: Exported) -> None:
+    manifest = exported.bundle.manifest
+    task, _ = FAMILIES[exported.family]
+    assert (manifest.family, manifest.task, manifest.name) == (exported.family, task, f"tiny-{task}")
+    _, checkpoint = open_checkpoint(exported.checkpoint)
+    assert manifest.parameters == sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    assert (manifest.tokenizer is None) == (exported.family == "sasrec")
+    assert (manifest.catalogue is None) == (exported.family != "sasrec")
+    generation = manifest.generation and manifest.generation.model_dump(exclude={"repetition_penalty"})
+    shared = {"decoder_start_token_id": 0, "eos_token_id": 1, "max_new_tokens": 16}
+    assert generation == {
+        "marian": {**shared, "forced_bos_token_id": None, "suppressed_token_ids": (0,), "no_repeat_ngram_size": 0},
+        "bart": {**shared, "forced_bos_token_id": 5, "suppressed_token_ids": (), "no_repeat_ngram_size": 3},
+    }.get(exported.family)
+
+
+def test_the_card_shows_parity_and_size(exported: Exported) -> None:
+    card = (exported.bundle.folder / "README.md").read_text()
+    assert f"{exported.parities['int8'].largest_difference:.1e}" in card
+    assert f"{exported.bundle.manifest.parameters:,}" in card
+
+
+def test_references_are_the_checkpoints_own_answers(exported: Exported) -> None:
+    rows, expected = load_reference(exported.reference)
+    found = replay(exported.bundle, "fp32", rows, [answer.get("target") for answer in expected])
+    for ours, theirs in zip(found, expected, strict=True):
+        for name, array in ours.items():
+            kept = np.take_along_axis(array, theirs["logits_ids"], -1) if name == "logits" else array
+            np.testing.assert_allclose(kept, theirs[name], atol=FP32_TOLERANCE)
+
+
+def test_parity_notices_other_weights(exported: Exported) -> None:
+    _, checkpoint = open_checkpoint(exported.checkpoint)
+    rows = random_rows(checkpoint.vocabulary, exported.bundle.manifest)
+    expected = answers(checkpoint, rows)
+    name = next(name for name in ("logits", "start_logits", "scores") if name in expected[0])
+    wrong = [{**answer, name: answer[name] + 0.001} for answer in expected]
+    parity = compare(exported.bundle, "fp32", rows, wrong)
+    with pytest.raises(ExportError, match=r"differ from the checkpoint by 1\.0e-03"):
+        require_exact(parity)
+
+
+def test_other_tokens_than_the_checkpoints_are_refused() -> None:
+    with pytest.raises(ExportError, match="25% of the rows decode to other tokens"):
+        require_exact(Parity("fp32", largest_difference=0.0, relative_error=0.0, agreement=1.0, decoded=0.75))
+
+
+def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_path: Path) -> None:
+    checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
+    first, _ = export(checkpoint, "recommendation", out, recipe("recommendation", version="1"))
+    second, _ = export(checkpoint, "recommendation", out, recipe("recommendation", version="2"))
+    assert (first.manifest.version, second.manifest.version) == ("1", "2")
+    assert first.manifest.precisions == second.manifest.precisions
+    assert set(first.manifest.precisions) == {"int8"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert files == {"README.md", "bundle.json", "catalogue.json", "int8/forward.onnx", "int8/weights.bin"}
+
+
+def test_a_failed_export_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure comes late: graphs are there, but compute something else than the checkpoint."""
+    checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
+    export(checkpoint, "recommendation", out, recipe("recommendation"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr("models.nets.packed.MASKED", 0.0)
+    with pytest.raises(ExportError, match="the fp32 graphs differ from the checkpoint"):
+        export(checkpoint, "recommendation", out, recipe("recommendation", version="2"))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
+
+
+def test_a_recipe_with_a_request_that_the_task_does_not_take_is_refused(tmp_path: Path) -> None:
+    broken = recipe("recommendation", example={"inputs": {"history": ["item 999"]}})
+    with pytest.raises(ExportError, match=r"the recipe's request .*item 999.* is not one of recommendation"):
+        export(sasrec(tmp_path / "checkpoint"), "recommendation", tmp_path / "bundle", broken)
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(ExportError, match="precious exists and is no bundle"):
+        export(tmp_path, "recommendation", tmp_path / "precious", recipe("recommendation"))
+
+
+def test_the_command_writes_a_bundle_and_says_how_near_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        'name = "shop"\nsource = "here"\nlicence = "CC0-1.0"\nlanguages = { source = [] }\n'
+        'example = { inputs = { history = ["item 1"] } }\n'
+    )
+    checkpoint = sasrec(tmp_path / "checkpoint")
+    arguments = [str(checkpoint), "--task", "recommendation", "--recipe", str(tmp_path / "recipe.toml")]
+    main([*arguments, "--out", str(tmp_path / "bundle")])
+    said = capsys.readouterr().err
+    assert "shop 1" in said
+    assert "int8: largest difference" in said
+    shutil.rmtree(checkpoint)
+    with pytest.raises(SystemExit, match=r"^error: .*no checkpoint, config\.json with a model_type is needed"):
+        main([*arguments, "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
