@@ -36,8 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console()
-err = Console(stderr=True)
+progress = Console(stderr=True)
 
 Config = Annotated[
     Path | None, typer.Option(help="YAML file with settings; the environment (HEEDFUL_PORT, …) wins over it.")
@@ -71,7 +70,7 @@ def serve(
     began = time.monotonic()
 
     def ready() -> None:
-        print(_ready_line(settings, cards, time.monotonic() - began), flush=True)  # noqa: T201 - rich would wrap it
+        typer.echo(_ready_line(settings, cards, time.monotonic() - began))
 
     listener = _listen(settings)
     if runtime is Runtime.embedded:
@@ -105,16 +104,16 @@ def run(
     """Answer once on the terminal, without a server."""
     if task not in TASKS:
         raise UsageError(f"the task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    request = _request(task, text)
     settings = load_settings(config)
     logs.configure("warning")
     chosen = [model for model, card in zip(settings.models, model_cards(settings), strict=True) if card.task == task]
     if not chosen:
         raise UsageError(f"no model for {task} is configured; add a bundle to the setting models")
-    request = _request(task, text)
-    with err.status("loading the model"):
+    with progress.status("loading the model"):
         answer = asyncio.run(_answer(settings.model_copy(update={"models": (chosen[0],)}), request))
     for line in _lines(task, answer):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        typer.echo(line)
 
 
 @app.command(epilog="Example: `heedful models --config heedful.yaml`")
@@ -126,25 +125,27 @@ def models(config: Config = None) -> None:
         languages = " → ".join(", ".join(codes) for codes in (card.languages.source, card.languages.target) if codes)
         size = f"{card.bytes / 1e6:.1f} MB"
         table.add_row(card.task, card.name, card.precision, f"{card.parameters / 1e6:.1f} M", size, languages, quality)
-    out.print(table)
+    Console().print(table)
 
 
 @app.command(epilog="Example: `heedful check models/bundles/translation`")
 def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]) -> None:
     """Verify a bundle: hashes, graph signatures, and its own example answered in every precision."""
     logs.configure("warning")
-    with err.status("hashing files"):
+    with progress.status("hashing files"):
         opened = open_bundle(bundle)
     manifest = opened.manifest
-    out.print(f"{manifest.name} {manifest.version}: {len(list(manifest.files()))} files hash to what the manifest says")
+    typer.echo(
+        f"{manifest.name} {manifest.version}: {len(list(manifest.files()))} files hash to what the manifest says"
+    )
     for precision in manifest.precisions:
         settings = Settings(models=(ModelSettings(bundle=bundle, precision=precision),))
-        with err.status(f"loading the {precision} graphs and answering the example"):
+        with progress.status(f"loading the {precision} graphs and answering the example"):
             request = TASKS[manifest.task].request_type.model_validate(manifest.example)
             answer = asyncio.run(_answer(settings, request))
-        out.print(f"{precision}: graphs match their signatures; {json.dumps(manifest.example)}", markup=False)
+        typer.echo(f"{precision}: graphs match their signatures; {json.dumps(manifest.example)}")
         for line in _lines(manifest.task, answer):
-            out.print(f"  → {line}", markup=False, highlight=False, soft_wrap=True)
+            typer.echo(f"  → {line}")
 
 
 def main() -> None:
@@ -157,12 +158,10 @@ def _exit_code(run: Callable[[], None]) -> int:
     try:
         run()
     except BundleError as error:
-        err.print(
-            f"heedful: {error}; restore the bundle, or use another", markup=False, highlight=False, soft_wrap=True
-        )
+        typer.echo(f"heedful: {error}; restore the bundle, or use another", err=True)
         return 2
     except (UsageError, SettingsError, ModelError, ServiceError) as error:
-        err.print(f"heedful: {error}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"heedful: {error}", err=True)
         return 2
     return 0
 

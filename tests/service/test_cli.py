@@ -1,0 +1,118 @@
+"""The heedful command: answers on the terminal, and one sentence with exit code 2 for what its user can mend."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import write_bundle
+
+COMMANDS = ("serve", "run", "models", "check")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    quality = {"metric": "HR@10", "value": 0.25, "dataset": "a test", "command": "pytest"}
+    write_bundle(folder / "b", "beside")
+    write_bundle(folder / "a", "first", quality=[quality], languages={"source": ["en"], "target": ["fr"]})
+    return folder
+
+
+def heedful(bundles: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**environment, "HEEDFUL_BUNDLES": str(bundles), "COLUMNS": "200"},
+        timeout=60,
+    )
+
+
+def sentence(run: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a failed command prints."""
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("heedful: ")
+    return line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps_with_an_example(bundles: Path, command: str) -> None:
+    run = heedful(bundles, command, "--help")
+    assert run.returncode == 0
+    assert f"Example: heedful {command} " in run.stdout
+
+
+def test_help_lists_the_commands(bundles: Path) -> None:
+    run = heedful(bundles, "--help")
+    assert all(command in run.stdout for command in COMMANDS)
+
+
+def test_run_answers_with_the_first_model_of_the_task(bundles: Path) -> None:
+    run = heedful(bundles, "run", "recommendation", "i1", "i2")
+    assert run.returncode == 0, run.stderr
+    answers = [line.split("\t") for line in run.stdout.splitlines()]
+    assert len(answers) == 10
+    assert all(title == f"Thing {item[1:]}" for item, title, _ in answers)
+    scores = [float(score) for _, _, score in answers]
+    assert scores == sorted(scores, reverse=True)
+    assert {"i1", "i2"}.isdisjoint(item for item, _, _ in answers)
+
+
+def test_models_shows_what_the_cards_say(bundles: Path) -> None:
+    run = heedful(bundles, "models")
+    assert run.returncode == 0, run.stderr
+    first = next(line for line in run.stdout.splitlines() if " first " in line)
+    assert all(word in first for word in ("recommendation", "fp32", "en → fr", "HR@10 0.25 on a test", "4.2 MB"))
+    assert " beside " in run.stdout
+
+
+def test_check_answers_the_example_in_every_precision(bundles: Path) -> None:
+    run = heedful(bundles, "check", str(bundles / "a"))
+    assert run.returncode == 0, run.stderr
+    assert "first 1: 2 files hash to what the manifest says" in run.stdout
+    assert 'fp32: graphs match their signatures; {"inputs": {"history": ["i1"]}}' in run.stdout
+    assert run.stdout.count("→ i") == 10
+
+
+def test_check_names_the_file_with_the_flipped_byte(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", "flipped")
+    graph = bytearray((folder / "forward.onnx").read_bytes())
+    graph[1000] ^= 1
+    (folder / "forward.onnx").write_bytes(graph)
+    for arguments in (("check", str(folder)), ("serve",), ("run", "recommendation", "i1")):
+        line = sentence(heedful(tmp_path, *arguments))
+        assert "forward.onnx: sha256 " in line
+        assert "restore the bundle" in line
+
+
+def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for runtime in ("ray", "embedded"):
+            line = sentence(heedful(bundles, "serve", "--port", str(port), "--runtime", runtime))
+            assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another with --port" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "poetry", "x"], "the task 'poetry' is unknown; choose one of translation, summarization"),
+        (["run", "translation", "x"], "no model for translation is configured"),
+        (["run", "question-answering", "x"], "takes QUESTION and CONTEXT, got 1 texts"),
+        (["run", "recommendation", "x"], "inputs/history/0 must be one of the model's 50 items, got 'x'"),
+        (["check", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
+        (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml cannot be read as YAML"),
+        (["serve", "--port", "70000"], "setting port: Input should be less than or equal to 65535, got 70000"),
+        (["serve", "--host", "nowhere.invalid"], "cannot listen on nowhere.invalid port 8000: "),
+    ],
+)
+def test_a_mistake_is_one_sentence(bundles: Path, arguments: list[str], words: str) -> None:
+    assert words in sentence(heedful(bundles, *arguments))

@@ -1,0 +1,96 @@
+"""Recommendation bundles of a few kilobytes, made in a moment, with a forward pass as slow as a test needs it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+ITEMS = 50
+WIDTH = 1024
+
+
+def write_bundle(folder: Path, name: str, *, products: int = 0, **manifest: Any) -> Path:
+    """Write a bundle that scores the items after the last one of a history.
+
+    Args:
+        folder: where; made if need be.
+        name: of the model.
+        products: so many products of 1024 x 1024 matrices go with each pass, about 20 ms each on one core.
+        manifest: fields of the manifest to set otherwise.
+    """
+    folder.mkdir(parents=True)
+    (folder / "forward.onnx").write_bytes(_graph(products))
+    catalogue = [{"item": f"i{index}", "title": f"Thing {index}"} for index in range(ITEMS)]
+    (folder / "catalogue.json").write_text(json.dumps(catalogue))
+    graph = {"file": file(folder, "forward.onnx"), "inputs": ["tokens", "starts"], "outputs": ["scores"]}
+    fields = {
+        "schema_version": 1,
+        "name": name,
+        "task": "recommendation",
+        "version": "1",
+        "source": "made by a test",
+        "licence": "Apache-2.0",
+        "family": "table",
+        "parameters": (ITEMS + 1) * ITEMS,
+        "languages": {"source": []},
+        "precisions": {"fp32": {"graphs": {"forward": graph}}},
+        "catalogue": file(folder, "catalogue.json"),
+        "limits": {"max_tokens": 20},
+        "example": {"inputs": {"history": ["i1"]}},
+        "created_by": "tests.tiny",
+    }
+    (folder / "bundle.json").write_text(json.dumps(fields | manifest))
+    return folder
+
+
+def file(folder: Path, path: str) -> dict[str, object]:
+    """What the manifest says of a file as it is now."""
+    content = (folder / path).read_bytes()
+    return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def _graph(products: int) -> bytes:
+    """Scores of a table's row; the products start from the tokens, so that none can be computed ahead of the pass."""
+    random = np.random.default_rng(0)
+    weights = {
+        "table": random.normal(size=(ITEMS + 1, ITEMS)).astype(np.float32),
+        "matrix": (random.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32),
+        "tiny": np.float32(1e-9),
+        "corner": np.zeros(2, np.int64),
+        "size": np.ones(2, np.int64),
+    }
+    nodes = [
+        helper.make_node("Gather", ["tokens", "starts"], ["last"]),
+        helper.make_node("Gather", ["table", "last"], ["of_item"]),
+        helper.make_node("Cast", ["tokens"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["numbers"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "tiny"], ["small"]),
+        helper.make_node("Add", ["matrix", "small"], ["product0"]),
+        *(
+            node
+            for index in range(products)
+            for node in (
+                helper.make_node("MatMul", [f"product{index}", "matrix"], [f"raw{index}"]),
+                helper.make_node("Tanh", [f"raw{index}"], [f"product{index + 1}"]),
+            )
+        ),
+        helper.make_node("Slice", [f"product{products}", "corner", "size"], ["cell"]),
+        helper.make_node("Mul", ["cell", "tiny"], ["nothing"]),
+        helper.make_node("Add", ["of_item", "nothing"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "table",
+        [
+            helper.make_tensor_value_info("tokens", TensorProto.INT64, ["tokens"]),
+            helper.make_tensor_value_info("starts", TensorProto.INT64, ["rows"]),
+        ],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", ITEMS])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    content: bytes = model.SerializeToString()
+    return content
