@@ -27,7 +27,7 @@ class ClientGoneError(Exception):
 
 
 class RequestIds:
-    """ASGI middleware: takes or makes `X-Request-ID`, puts it into the scope and the response, and logs each request."""
+    """ASGI middleware: takes or makes `X-Request-ID`, puts it into scope and response, and logs each request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

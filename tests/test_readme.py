@@ -15,6 +15,6 @@ def test_every_arrow_of_the_picture_is_an_import() -> None:
     assert len(arrows) > 10
     graph = grimp.build_graph("models", "service")
     for importer, imported in arrows:
-        assert graph.direct_import_exists(
-            importer=modules[importer], imported=modules[imported], as_packages=True
-        ), f"{modules[importer]} does not import {modules[imported]}"
+        assert graph.direct_import_exists(importer=modules[importer], imported=modules[imported], as_packages=True), (
+            f"{modules[importer]} does not import {modules[imported]}"
+        )
