@@ -1,0 +1,43 @@
+"""Every embedded bundle against what its float32 checkpoint answered when it was exported; needs no torch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.export.reference import load_reference
+from models.export.replay import replay
+from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, SUMMARIZATION, TRANSLATION, opened
+
+REFERENCES = Path(__file__).parent / "reference"
+
+RELATIVE_ERROR = 0.06
+"""Most that int8 may be off, root mean square by the spread of the logits.
+
+Rounding to 127 levels costs a weight or an activation about 1/127/sqrt(12) of its row's largest value, which is 1 % of
+a typical value; errors of independent layers add up in squares, so that 25 to 50 linear maps on a residual stream come
+to 1 to 3 %. Twice that means that something else is wrong.
+"""
+
+AGREEMENT = 0.9
+"""Least part of choices that int8 shares with float32: a choice flips where the two best are closer than the error."""
+
+
+@pytest.mark.parametrize(
+    "folder", [TRANSLATION, SUMMARIZATION, QUESTION_ANSWERING, RECOMMENDATION], ids=lambda folder: folder.name
+)
+def test_int8_answers_are_near_the_checkpoints(folder: Path) -> None:
+    bundle = opened(folder)
+    rows, expected = load_reference(REFERENCES / f"{bundle.manifest.name}.npz")
+    found = replay(bundle, "int8", rows, [answer.get("target") for answer in expected])
+    squares, spreads, choices = [], [], []
+    for ours, theirs in zip(found, expected, strict=True):
+        for name, array in ours.items():
+            kept = np.take_along_axis(array, theirs["logits_ids"], -1) if name == "logits" else array
+            squares.append(((kept - theirs[name]) ** 2).ravel())
+            spreads.append(((theirs[name] - theirs[name].mean(-1, keepdims=True)) ** 2).ravel())
+            best = theirs["logits_ids"][:, 0] if name == "logits" else theirs[name].argmax()
+            choices.append(np.atleast_1d(array.argmax(-1) == best))
+    error = float(np.sqrt(np.concatenate(squares).mean() / np.concatenate(spreads).mean()))
+    assert error <= RELATIVE_ERROR
+    assert np.concatenate(choices).mean() >= AGREEMENT
