@@ -53,7 +53,8 @@ def _first_answer(url: str, server: subprocess.Popen[bytes], began: float) -> fl
                 return time.perf_counter()
         except httpx.TransportError:
             time.sleep(0.05)
-    raise SystemExit(f"no answer from {url} within {GIVE_UP_S} s")
+    ended = f"the service ended with status {server.returncode}" if server.returncode is not None else "gave up"
+    raise SystemExit(f"no answer from {url} after {time.perf_counter() - began:.0f} s: {ended}")
 
 
 def main() -> None:
