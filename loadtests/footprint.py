@@ -20,6 +20,7 @@ from tests.serving import free_port
 
 QUESTION = {"inputs": "Good morning."}
 GIVE_UP_S = 120
+SETTLE_S = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,20 @@ def measure(runtime: str) -> Footprint:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             first_answer_s = _first_answer(f"http://127.0.0.1:{port}/v1/translation", server, began) - began
+            time.sleep(SETTLE_S)
             tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-            memory = sum(process.memory_full_info().pss for process in tree)
-            return Footprint(first_answer_s, len(tree), memory / 2**20)
+            memory = [pss for process in tree if (pss := _memory(process))]
+            return Footprint(first_answer_s, len(memory), sum(memory) / 2**20)
         finally:
             server.terminate()
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes; 0 for a process that has ended meanwhile."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _first_answer(url: str, server: subprocess.Popen[bytes], began: float) -> float:
