@@ -7,22 +7,20 @@ uses and how positions enter.
 import math
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.nets.layers import Activation, Embeddings, FeedForward, Residual, joined, table
+from models.nets.encoders import question_answering as question_answering
+from models.nets.layers import Embeddings, FeedForward, Residual, activation_of, first_positions, joined
 from models.nets.packed import (
     CrossAttentionEncoder,
     NextItemScorer,
     PackedAttention,
     PackedEncoder,
     PackedLayer,
-    SpanScorer,
+    post_norm_layer,
 )
 from models.nets.step import DecoderLayer, DecoderStep
-
-_ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "swish": F.silu}
 
 _BART_POSITION_OFFSET = 2
 
@@ -42,11 +40,11 @@ def encoder_decoder(model: Any, *, source_length: int, target_length: int) -> tu
         ValueError: the model has an activation that is not known here, or fewer positions than asked for.
     """
     config, encoder, decoder = model.config, model.model.encoder, model.model.decoder
-    activation = _activation(config.activation_function)
+    activation = activation_of(config.activation_function)
     packed = PackedEncoder(
         _absolute_embeddings(encoder, config, source_length),
         [
-            _post_norm_layer(
+            post_norm_layer(
                 attention=(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
                 out=layer.self_attn.out_proj,
                 attention_norm=layer.self_attn_layer_norm,
@@ -84,35 +82,6 @@ def encoder_decoder(model: Any, *, source_length: int, target_length: int) -> tu
     return CrossAttentionEncoder(packed, joined(*cross), layers=len(decoder.layers), heads=heads).eval(), step.eval()
 
 
-def question_answering(model: Any, *, length: int) -> SpanScorer:
-    """Packed span scorer of a `BertForQuestionAnswering`.
-
-    Raises:
-        ValueError: the model has an activation that is not known here, or fewer positions than asked for.
-    """
-    config, embeddings = model.config, model.bert.embeddings
-    packed = PackedEncoder(
-        Embeddings(
-            embeddings.word_embeddings,
-            positions=_first_positions(embeddings.position_embeddings.weight, length),
-            segments=embeddings.token_type_embeddings,
-            norm=embeddings.LayerNorm,
-        ),
-        [
-            _post_norm_layer(
-                attention=(layer.attention.self.query, layer.attention.self.key, layer.attention.self.value),
-                out=layer.attention.output.dense,
-                attention_norm=layer.attention.output.LayerNorm,
-                feed_forward=FeedForward(layer.intermediate.dense, layer.output.dense, _activation(config.hidden_act)),
-                feed_forward_norm=layer.output.LayerNorm,
-                heads=config.num_attention_heads,
-            )
-            for layer in model.bert.encoder.layer
-        ],
-    )
-    return SpanScorer(packed, model.qa_outputs).eval()
-
-
 def next_item(model: Any) -> NextItemScorer:
     """Packed scorer of a `models.nets.sasrec.SasRec`: pre-norm, causal, item embeddings as output layer."""
     config = model.config
@@ -140,23 +109,6 @@ def next_item(model: Any) -> NextItemScorer:
     return NextItemScorer(packed, head).eval()
 
 
-def _post_norm_layer(
-    *,
-    attention: tuple[nn.Linear, nn.Linear, nn.Linear],
-    out: nn.Linear,
-    attention_norm: nn.Module,
-    feed_forward: FeedForward,
-    feed_forward_norm: nn.Module,
-    heads: int,
-) -> PackedLayer:
-    return PackedLayer(
-        PackedAttention(joined(*attention), out, heads=heads, scale=(out.in_features // heads) ** -0.5),
-        Residual(attention_norm, norm_first=False),
-        feed_forward,
-        Residual(feed_forward_norm, norm_first=False),
-    )
-
-
 def _absolute_embeddings(part: Any, config: Any, length: int) -> Embeddings:
     """Embeddings of a Marian or BART encoder or decoder."""
     is_bart = config.model_type == "bart"
@@ -164,18 +116,6 @@ def _absolute_embeddings(part: Any, config: Any, length: int) -> Embeddings:
     return Embeddings(
         part.embed_tokens,
         scale=math.sqrt(config.d_model) if config.scale_embedding else 1.0,
-        positions=_first_positions(positions, length),
+        positions=first_positions(positions, length),
         norm=part.layernorm_embedding if is_bart else None,
     )
-
-
-def _first_positions(weight: torch.Tensor, length: int) -> nn.Embedding:
-    if length > len(weight):
-        raise ValueError(f"the checkpoint has {len(weight)} positions, {length} were asked for")
-    return table(weight[:length])
-
-
-def _activation(name: str) -> Activation:
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]

@@ -5,9 +5,12 @@ from typing import TypeAlias
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Sublayer: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+
+_ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "swish": F.silu}
 
 
 class Residual(nn.Module):
@@ -89,3 +92,25 @@ def table(weight: torch.Tensor) -> nn.Embedding:
     """An embedding with a copy of these rows [positions, width]."""
     rows, width = weight.shape
     return nn.Embedding(rows, width, _weight=weight.detach().clone())
+
+
+def first_positions(weight: torch.Tensor, length: int) -> nn.Embedding:
+    """The first `length` rows of a table of positions.
+
+    Raises:
+        ValueError: the table is shorter.
+    """
+    if length > len(weight):
+        raise ValueError(f"the checkpoint has {len(weight)} positions, {length} were asked for")
+    return table(weight[:length])
+
+
+def activation_of(name: str) -> Activation:
+    """The activation that transformers calls by this name.
+
+    Raises:
+        ValueError: it is not known here.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.nets.layers import Embeddings, FeedForward, Residual
+from models.nets.layers import Embeddings, FeedForward, Residual, joined
 
 MASKED = -1e9
 """Added to scores of positions that must not be seen; far enough below any score that the softmax gives exactly 0."""
@@ -74,6 +74,24 @@ class PackedLayer(nn.Module):
         hidden = self.attention_residual(hidden, lambda normed: self.attention(normed, layout))
         out: torch.Tensor = self.feed_forward_residual(hidden, self.feed_forward)
         return out
+
+
+def post_norm_layer(
+    *,
+    attention: tuple[nn.Linear, nn.Linear, nn.Linear],
+    out: nn.Linear,
+    attention_norm: nn.Module,
+    feed_forward: FeedForward,
+    feed_forward_norm: nn.Module,
+    heads: int,
+) -> PackedLayer:
+    """A layer whose norms stand behind the sums, as those of BERT, Marian and BART do."""
+    return PackedLayer(
+        PackedAttention(joined(*attention), out, heads=heads, scale=(out.in_features // heads) ** -0.5),
+        Residual(attention_norm, norm_first=False),
+        feed_forward,
+        Residual(feed_forward_norm, norm_first=False),
+    )
 
 
 class PackedEncoder(nn.Module):
