@@ -56,8 +56,7 @@ def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: b
 
 def encoder_source(encoder: CrossAttentionEncoder) -> Source:
     """The encoder of an encoder-decoder."""
-    width = encoder.keys_and_values.out_features // (2 * encoder.layers * encoder.heads)
-    return packed_source(encoder, {"cross": ("tokens", 2 * encoder.layers, encoder.heads, width)})
+    return packed_source(encoder, {"cross": ("tokens", 2 * encoder.layers, encoder.heads, encoder.head_width)})
 
 
 def step_source(step: DecoderStep, *, layers: int, heads: int, width: int) -> Source:

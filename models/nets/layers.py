@@ -1,6 +1,7 @@
-"""What encoder and decoder layers of every family are made of: where the norm stands, and the feed-forward network."""
+"""What encoders and decoders of every family are put together from: norms, feed-forward networks, embeddings."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -10,7 +11,31 @@ from torch.nn import functional as F
 Activation: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 Sublayer: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
-_ACTIVATIONS: dict[str, Activation] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "swish": F.silu}
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+
+
+class RmsNorm(nn.Module):
+    """Divides by the root mean square and scales; neither mean nor bias (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    Args:
+        weight: float [width].
+        epsilon: added to the mean square.
+    """
+
+    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.epsilon = nn.Parameter(weight.detach().clone()), epsilon
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float [..., width] to the same shape."""
+        # Written as a quotient: ONNX Runtime fuses that into one kernel, and a product with rsqrt not.
+        return hidden / torch.sqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
 
 
 class Residual(nn.Module):
@@ -39,6 +64,48 @@ class FeedForward(nn.Module):
         """Float [..., width] to the same shape."""
         out: torch.Tensor = self.outer(self.activation(self.inner(hidden)))
         return out
+
+
+class GatedFeedForward(nn.Module):
+    """A feed-forward network whose inner values are multiplied by an activated gate (Shazeer 2020, arXiv 2002.05202).
+
+    Args:
+        gate_and_inner: [width] to [2 x inner width], the gate first.
+    """
+
+    def __init__(self, gate_and_inner: nn.Linear, outer: nn.Linear, activation: Activation) -> None:
+        super().__init__()
+        self.gate_and_inner, self.outer, self.activation = gate_and_inner, outer, activation
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float [..., width] to the same shape."""
+        gate, inner = self.gate_and_inner(hidden).chunk(2, -1)
+        out: torch.Tensor = self.outer(self.activation(gate) * inner)
+        return out
+
+
+class DistanceBias(nn.Module):
+    """What attention adds to a score for the distance between key and query; far distances are all alike.
+
+    The buckets that T5 puts distances into (Raffel et al. 2020, arXiv 1910.10683) are unfolded here to one value for
+    each distance, so that no graph computes a logarithm that rounds to another bucket than the checkpoint's.
+
+    Args:
+        values: float [heads, 2 x reach + 1]; column `reach + d` belongs to a key that stands d behind its query.
+    """
+
+    values: torch.Tensor
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.reach = values.shape[1] // 2
+        self.register_buffer("values", values.detach().clone())
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Positions, int64 [queries] and [keys], to float [heads, queries, keys]."""
+        distances = torch.clamp(keys[None, :] - queries[:, None], -self.reach, self.reach)
+        found = self.values.index_select(1, (distances + self.reach).reshape(-1))
+        return found.view(-1, *distances.shape)
 
 
 class Embeddings(nn.Module):
@@ -86,6 +153,24 @@ def joined(*layers: nn.Linear) -> nn.Linear:
         if whole.bias is not None:
             whole.bias.copy_(torch.cat([layer.bias for layer in layers]))
     return whole
+
+
+def vocabulary(weight: nn.Parameter) -> nn.Embedding:
+    """An embedding of this very parameter [words, width]: what a checkpoint ties stays tied."""
+    rows, width = weight.shape
+    embedding = nn.Embedding(rows, width, device="meta")
+    embedding.weight = weight
+    return embedding
+
+
+def output_layer(weight: nn.Parameter, bias: torch.Tensor | None = None) -> nn.Linear:
+    """A linear map of this very parameter [words, width] with a copy of the bias [words]."""
+    rows, width = weight.shape
+    head = nn.Linear(width, rows, bias is not None, device="meta")
+    head.weight = weight
+    if bias is not None:
+        head.bias = nn.Parameter(bias.detach().clone())
+    return head
 
 
 def table(weight: torch.Tensor) -> nn.Embedding:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from models.nets.layers import Embeddings, FeedForward, Residual, joined
+from models.nets.layers import DistanceBias, Embeddings, FeedForward, Residual, joined
 
 MASKED = -1e9
 """Added to scores of positions that must not be seen; far enough below any score that the softmax gives exactly 0."""
@@ -19,7 +19,8 @@ class Layout:
     Args:
         pad: int64 [rows, S].
         unpad: int64 [T].
-        mask: float [rows, 1, 1, S] or, for causal attention, [S, S]; added to the scores.
+        mask: float [rows, 1, 1, S], [rows, heads, S, S] where distances count, or [S, S] for causal attention; added to
+            the scores.
     """
 
     pad: torch.Tensor
@@ -62,7 +63,7 @@ class PackedLayer(nn.Module):
         self,
         attention: PackedAttention,
         attention_residual: Residual,
-        feed_forward: FeedForward,
+        feed_forward: nn.Module,
         feed_forward_residual: Residual,
     ) -> None:
         super().__init__()
@@ -100,6 +101,7 @@ class PackedEncoder(nn.Module):
     Args:
         causal: a position sees itself and what stands before it.
         norm: behind the last layer, where the family has one.
+        distance_bias: added to the scores of every layer, where the family has one.
     """
 
     def __init__(
@@ -109,9 +111,11 @@ class PackedEncoder(nn.Module):
         *,
         causal: bool = False,
         norm: nn.Module | None = None,
+        distance_bias: DistanceBias | None = None,
     ) -> None:
         super().__init__()
         self.embeddings, self.layers, self.causal, self.norm = embeddings, nn.ModuleList(layers), causal, norm
+        self.distance_bias = distance_bias
 
     def forward(
         self,
@@ -137,7 +141,8 @@ class PackedEncoder(nn.Module):
         place = torch.arange(length)
         if self.causal:
             return torch.where(place[None, :] <= place[:, None], 0.0, MASKED)
-        return torch.where(place[None, :] < lengths[:, None], 0.0, MASKED)[:, None, None, :]
+        mask = torch.where(place[None, :] < lengths[:, None], 0.0, MASKED)[:, None, None, :]
+        return mask if self.distance_bias is None else mask + self.distance_bias(place, place)
 
 
 class CrossAttentionEncoder(nn.Module):
@@ -151,6 +156,7 @@ class CrossAttentionEncoder(nn.Module):
     def __init__(self, encoder: PackedEncoder, keys_and_values: nn.Linear, *, layers: int, heads: int) -> None:
         super().__init__()
         self.encoder, self.keys_and_values, self.layers, self.heads = encoder, keys_and_values, layers, heads
+        self.head_width = keys_and_values.out_features // (2 * layers * heads)
 
     def forward(
         self,
@@ -163,8 +169,7 @@ class CrossAttentionEncoder(nn.Module):
     ) -> torch.Tensor:
         """Packed rows to `cross`, float [T, 2 x layers, heads, head width], key before value."""
         hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
-        width = self.keys_and_values.out_features // (2 * self.layers * self.heads)
-        cross: torch.Tensor = self.keys_and_values(hidden).view(-1, 2 * self.layers, self.heads, width)
+        cross: torch.Tensor = self.keys_and_values(hidden).view(-1, 2 * self.layers, self.heads, self.head_width)
         return cross
 
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from models.nets.layers import Embeddings, FeedForward, Residual
+from models.nets.layers import DistanceBias, Embeddings, Residual
 
 Cache: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Keys and values, float [rows, heads, length, head width] each."""
@@ -33,6 +33,8 @@ class CachedAttention(nn.Module):
         cache: Cache,
         last: torch.Tensor,
         total: torch.Tensor,
+        *,
+        bias: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Cache]:
         """Attend.
 
@@ -42,6 +44,7 @@ class CachedAttention(nn.Module):
             cache: what the rows hold already.
             last: int32 [rows], the position that the new key and value take; everything up to it is attended to.
             total: int32 [], largest of `last` + 1.
+            bias: float [rows, heads, 1, total], added to the scores.
 
         Returns:
             float [rows, heads x head width] and the extended cache.
@@ -51,7 +54,7 @@ class CachedAttention(nn.Module):
         width = self.heads * keys.shape[3]
         attended, keys, values = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            [query[:, None, :], key, value, keys, values, last, total],
+            [query[:, None, :], key, value, keys, values, last, total, *([] if bias is None else [None] * 3 + [bias])],
             {"num_heads": self.heads, "kv_num_heads": self.heads, "scale": self.scale},
             dtypes=[query.dtype] * 3,
             shapes=[(query.shape[0], 1, width), keys.shape, values.shape],
@@ -81,7 +84,7 @@ class DecoderLayer(nn.Module):
         cross_query: nn.Linear,
         cross_out: nn.Linear,
         cross_residual: Residual,
-        feed_forward: FeedForward,
+        feed_forward: nn.Module,
         feed_forward_residual: Residual,
     ) -> None:
         super().__init__()
@@ -101,12 +104,13 @@ class DecoderLayer(nn.Module):
         source_last: tuple[torch.Tensor, torch.Tensor],
         source_lengths: torch.Tensor,
         source_total: torch.Tensor,
+        bias: torch.Tensor | None,
     ) -> tuple[torch.Tensor, Cache, Cache]:
         """Float [rows, width] to the same shape, with both caches as they are afterwards."""
         caches: list[Cache] = []
 
         def attend_to_self(normed: torch.Tensor) -> torch.Tensor:
-            attended, present = self.attention(self.query_key_value(normed), None, past, positions, total)
+            attended, present = self.attention(self.query_key_value(normed), None, past, positions, total, bias=bias)
             caches.append(present)
             out: torch.Tensor = self.self_out(attended)
             return out
@@ -131,13 +135,21 @@ class DecoderStep(nn.Module):
     Args:
         norm: behind the last layer, where the family has one.
         head: [width] to [vocabulary].
+        distance_bias: added to the scores of every self-attention, where the family has one.
     """
 
     def __init__(
-        self, embeddings: Embeddings, layers: Sequence[DecoderLayer], head: nn.Linear, *, norm: nn.Module | None = None
+        self,
+        embeddings: Embeddings,
+        layers: Sequence[DecoderLayer],
+        head: nn.Linear,
+        *,
+        norm: nn.Module | None = None,
+        distance_bias: DistanceBias | None = None,
     ) -> None:
         super().__init__()
         self.embeddings, self.layers, self.norm, self.head = embeddings, nn.ModuleList(layers), norm, head
+        self.distance_bias = distance_bias
 
     def forward(
         self,
@@ -169,6 +181,9 @@ class DecoderStep(nn.Module):
             are meant to have the addresses of `past` and `cross`.
         """
         hidden = self.embeddings(tokens, positions)
+        bias = None
+        if self.distance_bias is not None:
+            bias = self.distance_bias(positions.long(), torch.arange(total.item())).transpose(0, 1)[:, :, None, :]
         last = torch.split(source_last.flatten(2), 1, dim=1)
         presents, crosses = [], []
         for index, (layer, own, source) in enumerate(zip(self.layers, past, cross, strict=True)):
@@ -182,6 +197,7 @@ class DecoderStep(nn.Module):
                 source_last=newest,
                 source_lengths=source_lengths,
                 source_total=source_total,
+                bias=bias,
             )
             presents.append(present)
             crosses.append(same)
