@@ -48,15 +48,26 @@ class Graphs(Frozen):
 
 
 class GenerationDefaults(Frozen):
-    """Token ids and settings that a generating model starts from."""
+    """Token ids and settings that a generating model starts from; they mean what they mean in transformers.
+
+    A forced end token is the last of a row that reaches `max_new_tokens`. `bad_words` are sequences of two tokens and
+    more, `suppressed_token_ids` single ones.
+    """
 
     decoder_start_token_id: int
     eos_token_id: int
     forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
     suppressed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[Annotated[tuple[int, ...], Field(min_length=2)], ...] = ()
     max_new_tokens: int = Field(gt=0)
+    min_new_tokens: int = Field(0, ge=0)
     repetition_penalty: float = Field(1.0, gt=0)
     no_repeat_ngram_size: int = Field(0, ge=0)
+    num_beams: int = Field(1, gt=0)
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    renormalize_logits: bool = False
 
 
 class Limits(Frozen):
@@ -72,6 +83,11 @@ class Limits(Frozen):
     max_characters: int = Field(100_000, gt=0)
     max_items: int = Field(1_000, gt=0)
     max_top_k: int = Field(100, gt=0)
+    max_beams: int = Field(8, gt=0)
+
+    def within(self, slots: int) -> "Limits":
+        """The same for a model with so many slots: a beam takes one."""
+        return self.model_copy(update={"max_beams": min(self.max_beams, slots)})
 
 
 class Languages(Frozen):

@@ -1,30 +1,61 @@
-"""From logits to tokens for one row at a time: pure NumPy, so that a row's choice depends on nothing but the row."""
+"""From scores to tokens for one row at a time: pure NumPy, so that a row's choice depends on nothing but the row."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from models.bundle import GenerationDefaults
-from models.task import Array, FinishReason, Generation
+from models.task import Array, FinishReason, Generation, Tokens
 
-Filter: TypeAlias = Callable[[Array, Sequence[int]], None]
-"""Changes one row's logits, float32 [vocabulary], in place, given what the decoder has read: start token, then its own.
+Filter: TypeAlias = Callable[[Array, Tokens], None]
+"""Changes scores, float32 [beams, vocabulary], in place, given what each beam has read, int64 [beams, length].
 
-The start token counts as transformers counts it, so that a checkpoint's settings mean what they meant there.
+The start token counts as read, and scores are logits for a single sequence but log-probabilities for beams, as in
+transformers, so that a checkpoint's settings mean what they meant there.
 """
 
 Choice: TypeAlias = Callable[[Array], int]
 """Picks a token from one row's filtered logits, float32 [vocabulary]."""
 
 
-def repetition_penalty(penalty: float) -> Filter:
-    """Divide positive and multiply negative logits of tokens read (CTRL, Keskar et al. 2019, arXiv 1909.05858)."""
+class Advance(NamedTuple):
+    """What one step brought for a row.
 
-    def apply(logits: Array, read: Sequence[int]) -> None:
-        seen = np.unique(np.asarray(read, dtype=np.int64))
-        values = logits[seen]
-        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+    Args:
+        tokens: what each beam reads next.
+        parents: the beam that each beam goes on from; empty where beams stay as they are.
+        new: tokens that the row's output certainly goes on with.
+        finish: set when the row has ended; `tokens` and `parents` mean nothing then.
+    """
+
+    tokens: Sequence[int]
+    parents: Sequence[int]
+    new: tuple[int, ...]
+    finish: FinishReason | None
+
+
+class Decoder(Protocol):
+    """The decoding of one row, from its first step to its last."""
+
+    def advance(self, likeliest: Sequence[int], logits: Array, slots: Sequence[int]) -> Advance:
+        """Go on by one token.
+
+        Args:
+            likeliest: each slot's token with the largest logit.
+            logits: float32 [slots, vocabulary]; only the row's own are read, and they may be changed.
+            slots: where the row's beams are, in their order.
+        """
+        ...
+
+
+def repetition_penalty(penalty: float) -> Filter:
+    """Divide positive and multiply negative scores of tokens read (CTRL, Keskar et al. 2019, arXiv 1909.05858)."""
+
+    def apply(scores: Array, read: Tokens) -> None:
+        values = np.take_along_axis(scores, read, 1)
+        np.put_along_axis(scores, read, np.where(values > 0, values / penalty, values * penalty), 1)
 
     return apply
 
@@ -32,14 +63,14 @@ def repetition_penalty(penalty: float) -> Filter:
 def no_repeat_ngram(size: int) -> Filter:
     """Forbid every token that would complete an n-gram of this size for the second time (Paulus et al. 2017)."""
 
-    def apply(logits: Array, read: Sequence[int]) -> None:
-        prefix = tuple(read[len(read) - size + 1 :])
-        forbidden = [
-            read[start + size - 1]
-            for start in range(len(read) - size + 1)
-            if tuple(read[start : start + size - 1]) == prefix
-        ]
-        logits[forbidden] = -np.inf
+    def apply(scores: Array, read: Tokens) -> None:
+        length = read.shape[1]
+        if length < size:
+            return
+        ngrams = sliding_window_view(read, size, 1)
+        prefix = read[:, length - size + 1 :]
+        beams, starts = np.nonzero((ngrams[:, :, :-1] == prefix[:, None]).all(-1))
+        scores[beams, ngrams[beams, starts, -1]] = -np.inf
 
     return apply
 
@@ -48,14 +79,36 @@ def suppress(token_ids: Sequence[int]) -> Filter:
     """Forbid these tokens always."""
     forbidden = list(token_ids)
 
-    def apply(logits: Array, _read: Sequence[int]) -> None:
-        logits[forbidden] = -np.inf
+    def apply(scores: Array, _read: Tokens) -> None:
+        scores[:, forbidden] = -np.inf
+
+    return apply
+
+
+def bad_words(words: Sequence[Sequence[int]]) -> Filter:
+    """Forbid the last token of each word where the tokens before it have just been read."""
+
+    def apply(scores: Array, read: Tokens) -> None:
+        for *prefix, last in words:
+            if len(prefix) <= read.shape[1]:
+                completes = (read[:, read.shape[1] - len(prefix) :] == prefix).all(1)
+                scores[completes, last] = -np.inf
+
+    return apply
+
+
+def min_new_tokens(least: int, eos_token_id: int) -> Filter:
+    """Forbid the end until there are so many tokens."""
+
+    def apply(scores: Array, read: Tokens) -> None:
+        if read.shape[1] - 1 < least:
+            scores[:, eos_token_id] = -np.inf
 
     return apply
 
 
 def filters(generation: Generation, defaults: GenerationDefaults) -> tuple[Filter, ...]:
-    """What stands between the model's logits and the choice, in the order of application."""
+    """What stands between the model's scores and the choice, in the order of application."""
     found: list[Filter] = []
     if generation.repetition_penalty != 1.0:
         found.append(repetition_penalty(generation.repetition_penalty))
@@ -63,7 +116,21 @@ def filters(generation: Generation, defaults: GenerationDefaults) -> tuple[Filte
         found.append(no_repeat_ngram(generation.no_repeat_ngram_size))
     if defaults.suppressed_token_ids:
         found.append(suppress(defaults.suppressed_token_ids))
+    if defaults.bad_words:
+        found.append(bad_words(defaults.bad_words))
+    if defaults.min_new_tokens:
+        found.append(min_new_tokens(defaults.min_new_tokens, defaults.eos_token_id))
     return tuple(found)
+
+
+def forced_tokens(generation: Generation, defaults: GenerationDefaults) -> Mapping[int, int]:
+    """The only token allowed once so many tokens have been read; the last one of a row wins over the first."""
+    found: dict[int, int] = {}
+    if defaults.forced_bos_token_id is not None:
+        found[1] = defaults.forced_bos_token_id
+    if defaults.forced_eos_token_id is not None:
+        found[generation.max_new_tokens] = defaults.forced_eos_token_id
+    return found
 
 
 def greedy(logits: Array) -> int:
@@ -94,38 +161,39 @@ def sampling(generation: Generation) -> Choice:
     return choose
 
 
-class RowDecoder:
-    """The decoding of one row: what its decoder has read, and how the next token is chosen."""
+class SequenceDecoder:
+    """Decodes a single sequence, greedily or by sampling: each token is certain once it is chosen."""
 
     def __init__(self, generation: Generation, defaults: GenerationDefaults) -> None:
         self._read = [defaults.decoder_start_token_id]
         self._longest = 1 + generation.max_new_tokens
         self._eos = defaults.eos_token_id
-        self._forced_bos = defaults.forced_bos_token_id
-        self._forbidden = frozenset(defaults.suppressed_token_ids)
+        self._forced = forced_tokens(generation, defaults)
         self._filters = filters(generation, defaults)
         self._choose = sampling(generation) if generation.do_sample else greedy
         penalised = generation.repetition_penalty != 1.0 or generation.no_repeat_ngram_size
         self._takes_likeliest = not generation.do_sample and not penalised
+        self._doubtful = {*defaults.suppressed_token_ids, *(word[-1] for word in defaults.bad_words)}
+        if defaults.min_new_tokens:
+            self._doubtful.add(self._eos)
 
-    def choose(self, likeliest: int, logits: Array) -> int:
-        """The next token.
-
-        Args:
-            likeliest: token with the largest logit, which is the answer already unless a filter or chance has a say.
-            logits: float32 [vocabulary], changed in place.
-        """
-        if self._forced_bos is not None and len(self._read) == 1:
-            return self._forced_bos
-        if self._takes_likeliest and likeliest not in self._forbidden:
-            return likeliest
-        for apply in self._filters:
-            apply(logits, self._read)
-        return self._choose(logits)
-
-    def accept(self, token: int) -> FinishReason | None:
-        """Append the token and say whether the row ends with it."""
-        if token == self._eos:
-            return "stop"
+    def advance(self, likeliest: Sequence[int], logits: Array, slots: Sequence[int]) -> Advance:
+        """One token; the likeliest is the answer already unless a filter or chance has a say."""
+        (slot,) = slots
+        forced = self._forced.get(len(self._read))
+        if forced is not None:
+            token = forced
+        elif self._takes_likeliest and likeliest[slot] not in self._doubtful:
+            token = likeliest[slot]
+        else:
+            token = self._filtered(logits[slot : slot + 1])
         self._read.append(token)
-        return "length" if len(self._read) == self._longest else None
+        if token == self._eos:
+            return Advance((), (), (), "stop" if forced is None else "length")
+        return Advance((token,), (), (token,), "length" if len(self._read) == self._longest else None)
+
+    def _filtered(self, logits: Array) -> int:
+        read = np.array([self._read], np.int64)
+        for apply in self._filters:
+            apply(logits, read)
+        return self._choose(logits[0])

@@ -1,7 +1,7 @@
 """What a caller may say about decoding, checked against what the bundle's model can do."""
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -10,6 +10,8 @@ from models.bundle import GenerationDefaults, Limits
 from models.errors import InvalidInput, TooLarge
 from models.task import Generation
 
+T = TypeVar("T")
+
 
 class Closed(BaseModel):
     """A part of a request: no unknown fields, no silent conversion of types."""
@@ -17,16 +19,34 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _as_when_to_stop(value: object) -> object:
+    if not isinstance(value, bool) and value != "never":
+        raise PydanticCustomError("early_stopping", "must be true, false or 'never'")
+    return value
+
+
+WhenToStop = Annotated[Literal[True, False, "never"], BeforeValidator(_as_when_to_stop)]
+
+
 class GenerateParameters(Closed):
-    """How the output is decoded; greedy unless `do_sample`."""
+    """How the output is decoded: as the model's own settings say, unless something is given."""
 
     max_new_tokens: int | None = Field(None, ge=1, description="At most so many output tokens for each row.")
-    num_beams: int | None = Field(None, ge=1, description="Beams searched side by side.")
+    num_beams: int | None = Field(None, ge=1, description="Continuations searched side by side; 1 takes the likeliest.")
+    length_penalty: float | None = Field(
+        None, ge=-10, le=10, description="Beams rank by log-probability ÷ length ** length_penalty."
+    )
+    early_stopping: WhenToStop | None = Field(
+        None,
+        description="Whether the search ends as soon as num_beams continuations have ended; `never` ends it when none"
+        " of any length can be better.",
+    )
     do_sample: bool | None = Field(None, description="Draw tokens instead of taking the likeliest.")
     temperature: float | None = Field(None, gt=0, le=100, description="Divides the logits before sampling.")
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="Sample among the k likeliest tokens; 0 means all.")
     top_p: float | None = Field(None, gt=0, le=1, description="Sample among the likeliest with this joint probability.")
     repetition_penalty: float | None = Field(None, gt=0, le=100, description="Above 1 makes repetition less likely.")
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=1000, description="No n-gram of this size comes twice.")
     seed: int | None = Field(None, ge=0, lt=2**63, description="The same seed gives the same sampled answer.")
 
 
@@ -85,13 +105,21 @@ def generation(parameters: GenerateParameters | None, defaults: GenerationDefaul
     if max_new_tokens > limits.max_new_tokens:
         detail = f"{root}/max_new_tokens may be at most {limits.max_new_tokens} for this model, got {max_new_tokens}"
         raise InvalidInput(detail, pointer=f"/{root}/max_new_tokens")
-    if asked.num_beams is not None and asked.num_beams > 1:
-        detail = f"{root}/num_beams may be at most 1: this model decodes without beam search, got {asked.num_beams}"
+    num_beams = asked.num_beams or (1 if asked.do_sample else defaults.num_beams)
+    if asked.num_beams is not None and num_beams > limits.max_beams:
+        detail = f"{root}/num_beams may be at most {limits.max_beams} for this model, got {num_beams}"
         raise InvalidInput(detail, pointer=f"/{root}/num_beams")
-    for name in ("temperature", "top_k", "top_p", "seed"):
-        if getattr(asked, name) is not None and not asked.do_sample:
-            detail = f"{root}/{name} needs do_sample: true, got {name} {getattr(asked, name)} without it"
-            raise InvalidInput(detail, pointer=f"/{root}/{name}")
+    if asked.do_sample and num_beams > 1:
+        detail = f"{root}/num_beams must be 1 with do_sample: true, beams are not sampled, got {num_beams}"
+        raise InvalidInput(detail, pointer=f"/{root}/num_beams")
+    for needed, holds, names in (
+        ("do_sample: true", asked.do_sample, ("temperature", "top_k", "top_p", "seed")),
+        ("num_beams above 1", num_beams > 1, ("length_penalty", "early_stopping")),
+    ):
+        for name in names:
+            if (given := getattr(asked, name)) is not None and not holds:
+                detail = f"{root}/{name} needs {needed}, got {name} {given} without it"
+                raise InvalidInput(detail, pointer=f"/{root}/{name}")
     return Generation(
         max_new_tokens=max_new_tokens,
         do_sample=bool(asked.do_sample),
@@ -99,6 +127,13 @@ def generation(parameters: GenerateParameters | None, defaults: GenerationDefaul
         top_k=asked.top_k or 0,
         top_p=asked.top_p or 1.0,
         repetition_penalty=asked.repetition_penalty or defaults.repetition_penalty,
-        no_repeat_ngram_size=defaults.no_repeat_ngram_size,
+        no_repeat_ngram_size=_either(asked.no_repeat_ngram_size, defaults.no_repeat_ngram_size),
         seed=secrets.randbits(63) if asked.seed is None else asked.seed,
+        num_beams=num_beams,
+        length_penalty=_either(asked.length_penalty, defaults.length_penalty),
+        early_stopping=_either(asked.early_stopping, defaults.early_stopping),
     )
+
+
+def _either(asked: T | None, default: T) -> T:
+    return default if asked is None else asked

@@ -1,7 +1,7 @@
 """From a bundle's folder to what can answer: the opened bundle, its task and its model."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,13 +29,14 @@ def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, t
 
     Args:
         precision: which graphs; None takes int8 where the bundle carries it, else the first that it lists.
-        slots: rows that compute side by side.
+        slots: rows that compute side by side; each beam of a row takes one.
         threads: of each ONNX Runtime session; more replicas use more cores better than more threads do.
 
     Raises:
-        BundleError: the bundle is broken, its task is unknown, or ONNX Runtime refuses a graph.
+        BundleError: the bundle is broken, its task is unknown, it decodes with more beams than there are slots, or
+            ONNX Runtime refuses a graph.
     """
-    bundle = open_bundle(folder)
+    bundle = _within(open_bundle(folder), slots)
     if bundle.manifest.task not in TASKS:
         raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
     chosen = precision or preferred(bundle.manifest.precisions)
@@ -48,6 +49,14 @@ def preferred(carried: Iterable[Precision]) -> Precision:
     """int8 where it is carried, being the fastest on a CPU, else the first."""
     precisions = tuple(carried)
     return "int8" if "int8" in precisions else precisions[0]
+
+
+def _within(bundle: Bundle, slots: int) -> Bundle:
+    manifest = bundle.manifest
+    beams = manifest.generation.num_beams if manifest.generation else 1
+    if beams > slots:
+        raise BundleError(f"{bundle.folder}: decodes with {beams} beams, which need as many slots, got {slots}")
+    return replace(bundle, manifest=manifest.model_copy(update={"limits": manifest.limits.within(slots)}))
 
 
 def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads: int = 1) -> Model:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.beams import BeamSearch
 from models.bundle import GenerationDefaults
-from models.decoding import RowDecoder
+from models.decoding import Decoder, SequenceDecoder
 from models.errors import BundleError
 from models.packing import check_packed, pack
 from models.session import Binding, Session
@@ -18,18 +19,21 @@ _STATE = ("tokens", "positions", "source_lengths", "source_last")
 _TOTALS = ("total", "source_total")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
+    """A row, and where its beams are, in the decoder's order; a row without beams has one."""
+
     row: RowId
-    decoder: RowDecoder
+    decoder: Decoder
+    slots: list[int]
 
 
 class Seq2Seq:
-    """Decodes up to `slots` rows side by side, one token each per step.
+    """Decodes rows side by side, one token per step each, in up to `slots` slots: one for each beam of a row.
 
-    Running rows fill slots 0 to n-1 without a hole, so that a step computes nothing for empty slots; when a row leaves,
-    the last one moves into its place. The step graph reads and writes the caches at the same addresses, and adds only
-    the one position that a row has reached.
+    What runs fills slots 0 to n-1 without a hole, so that a step computes nothing for empty slots; when a slot is left,
+    the last one moves into its place, so that the beams of a row may lie anywhere. The step graph reads and writes the
+    caches at the same addresses, and adds only the one position that a row has reached.
 
     Memory: 2 x layers x slots x (source_length + target_length) x width x 4 bytes, of which the operating system gives
     only what has been touched. For 2 layers, 32 slots, 512 + 64 positions and width 384: 113 MB at most.
@@ -41,7 +45,7 @@ class Seq2Seq:
         generation: start and end tokens of the model.
         source_length: longest source, in tokens.
         target_length: most new tokens of a row.
-        slots: rows that decode side by side.
+        slots: sequences that decode side by side.
         budget_tokens: `room` lets one `admit` encode so many source tokens, so that running rows do not wait longer.
 
     Raises:
@@ -63,10 +67,14 @@ class Seq2Seq:
         self._encoder, self._step, self._generation = encoder, step, generation
         self._slots, self._budget_tokens = slots, budget_tokens
         self._lengths = {"source": source_length, "target": target_length}
-        self._running: list[_Running] = []
+        self._running: dict[RowId, _Running] = {}
+        self._occupants: list[_Running] = []
         self._bindings: dict[int, Binding] = {}
-        self._caches = {name: self._cache(name) for name in step.inputs if name.startswith(("past_", "cross_"))}
-        self._cross = [cache for name, cache in self._caches.items() if name.startswith("cross_")]
+        self._past, self._cross = self._cache("past", target_length), self._cache("cross", source_length)
+        self._caches = {
+            **dict(zip(_names(step, "past"), self._past, strict=True)),
+            **dict(zip(_names(step, "cross"), self._cross, strict=True)),
+        }
         self._state: dict[str, NDArray[Any]] = {
             "tokens": np.zeros(slots, np.int64),
             "positions": np.zeros(slots, np.int32),
@@ -78,88 +86,118 @@ class Seq2Seq:
         self._logits = np.zeros((slots, *_sizes(step.outputs["logits"].shape[1:])), np.float32)
 
     def cost(self, row: Row) -> Cost:
-        """One slot, and the source's tokens."""
-        return Cost(slots=1, tokens=len(row.tokens))
+        """A slot for each beam, and the source's tokens.
+
+        Raises:
+            ValueError: more beams than slots, so that the row would wait for ever.
+        """
+        beams = row.generation.num_beams if row.generation else 1
+        if beams > self._slots:
+            raise ValueError(f"a row has {beams} beams, the model {self._slots} slots")
+        return Cost(slots=beams, tokens=len(row.tokens))
 
     def room(self) -> Cost:
         """Free slots, and how many source tokens one `admit` may encode."""
-        return Cost(slots=self._slots - len(self._running), tokens=self._budget_tokens)
+        return Cost(slots=self._slots - len(self._occupants), tokens=self._budget_tokens)
 
     def admit(self, rows: Mapping[RowId, Row]) -> None:
         """Encode the rows in one packed pass; they take the slots behind those that run.
 
         Raises:
-            ValueError: more rows than free slots, or a row that does not fit the caches.
+            ValueError: more beams than free slots, or a row that does not fit the caches.
         """
-        if len(rows) > self.room().slots:
-            raise ValueError(f"{len(rows)} rows were admitted to {self.room().slots} free slots")
+        needed = sum(self.cost(row).slots for row in rows.values())
+        if needed > self.room().slots:
+            raise ValueError(f"rows of {needed} slots were admitted to {self.room().slots} free ones")
         decoders = [self._decoder(row) for row in rows.values()]
         packed = pack(list(rows.values()))
         cross = self._encoder.run(packed.feeds(self._encoder.inputs))["cross"]
-        for row, decoder, keys_and_values in zip(rows, decoders, packed.split(cross), strict=True):
-            slot, length = len(self._running), len(keys_and_values)
-            for index, cache in enumerate(self._cross):
-                cache[slot, :, :length] = keys_and_values[:, index].swapaxes(0, 1)
-            self._state["tokens"][slot] = self._generation.decoder_start_token_id
-            self._state["positions"][slot] = 0
-            self._state["source_lengths"][slot] = length
-            self._state["source_last"][slot] = keys_and_values[-1]
-            self._running.append(_Running(row, decoder))
+        for (id_, row), decoder, encoded in zip(rows.items(), decoders, packed.split(cross), strict=True):
+            start, length = len(self._occupants), len(encoded)
+            stop = start + self.cost(row).slots
+            self._cross[:, start:stop, :, :length] = encoded.transpose(1, 2, 0, 3)[:, None]
+            self._state["tokens"][start:stop] = self._generation.decoder_start_token_id
+            self._state["positions"][start:stop] = 0
+            self._state["source_lengths"][start:stop] = length
+            self._state["source_last"][start:stop] = encoded[-1]
+            self._running[id_] = running = _Running(id_, decoder, list(range(start, stop)))
+            self._occupants += [running] * len(running.slots)
 
     def step(self) -> Sequence[Event]:
-        """One token for every running row; rows that end leave their slots."""
-        count = len(self._running)
+        """One token for every running row, or for each of its beams; rows that end leave their slots."""
+        count = len(self._occupants)
         if not count:
             return []
         state = {name: array[:count] for name, array in self._state.items()}
         self._totals["total"][...] = state["positions"].max() + 1
         self._totals["source_total"][...] = state["source_lengths"].max()
         self._binding(count).run()
-        likeliest = self._next[:count].tolist()
-        chosen = [
-            running.decoder.choose(likeliest[slot], self._logits[slot]) for slot, running in enumerate(self._running)
-        ]
-        state["tokens"][:] = chosen
         state["positions"] += 1
+        likeliest = self._next[:count].tolist()
+        read = list(likeliest)
         events = []
-        for running, token in zip(self._running, chosen, strict=True):
-            finish = running.decoder.accept(token)
-            events.append(Event(running.row, tokens=() if finish == "stop" else (token,), finish=finish))
-        for slot in reversed([slot for slot, event in enumerate(events) if event.finish]):
-            self._leave(slot)
+        for running in self._running.values():
+            tokens, parents, new, finish = running.decoder.advance(likeliest, self._logits, running.slots)
+            events.append(Event(running.row, tokens=new, finish=finish))
+            if finish is None:
+                if parents:
+                    self._regroup(running, parents)
+                for slot, token in zip(running.slots, tokens, strict=True):
+                    read[slot] = token
+        state["tokens"][:] = read
+        self.drop([event.row for event in events if event.finish])
         return events
 
     def drop(self, ids: Collection[RowId]) -> None:
         """Free the slots of these rows; unknown ids are ignored."""
-        for slot in reversed(range(len(self._running))):
-            if self._running[slot].row in ids:
-                self._leave(slot)
+        for id_ in ids:
+            if (running := self._running.pop(id_, None)) is not None:
+                for slot in sorted(running.slots, reverse=True):
+                    self._leave(slot)
 
     def reset(self) -> None:
         """Free every slot."""
         self._running.clear()
+        self._occupants.clear()
 
-    def _decoder(self, row: Row) -> RowDecoder:
+    def _decoder(self, row: Row) -> Decoder:
         if row.generation is None:
             raise ValueError("a row without generation settings came to a model that generates")
         source, target = len(row.tokens), row.generation.max_new_tokens
         if source > self._lengths["source"] or target > self._lengths["target"]:
             limits = f"{self._lengths['source']} and {self._lengths['target']}"
             raise ValueError(f"a row has {source} source and up to {target} new tokens, the caches hold {limits}")
-        return RowDecoder(row.generation, self._generation)
+        return (BeamSearch if row.generation.num_beams > 1 else SequenceDecoder)(row.generation, self._generation)
+
+    def _regroup(self, running: _Running, parents: Sequence[int]) -> None:
+        """Let every beam go on from its parent.
+
+        A parent's first child keeps its slot; further ones take those of beams without children, which get a copy of
+        as much of the parent's self-attention caches as is filled. What the beams read of the source is the same.
+        """
+        childless = [slot for beam, slot in enumerate(running.slots) if beam not in parents]
+        filled = self._state["positions"][running.slots[0]]
+        slots: list[int] = []
+        for parent in parents:
+            slot = running.slots[parent]
+            if slot in slots:
+                source, slot = slot, childless.pop()
+                self._past[:, slot, :, :filled] = self._past[:, source, :, :filled]
+            slots.append(slot)
+        running.slots = slots
 
     def _leave(self, slot: int) -> None:
-        """Move the last running row into this slot: its state, and as much of its caches as it has filled."""
-        last = len(self._running) - 1
+        """Move the last slot into this one: its state, and as much of its caches as it has filled."""
+        last = len(self._occupants) - 1
         if slot != last:
             for array in self._state.values():
                 array[slot] = array[last]
-            filled = {"past": int(self._state["positions"][last]), "cross": int(self._state["source_lengths"][last])}
-            for name, cache in self._caches.items():
-                length = filled[name.split("_")[0]]
-                cache[slot, :, :length] = cache[last, :, :length]
-            self._running[slot] = self._running[last]
-        self._running.pop()
+            past, cross = self._state["positions"][last], self._state["source_lengths"][last]
+            self._past[:, slot, :, :past] = self._past[:, last, :, :past]
+            self._cross[:, slot, :, :cross] = self._cross[:, last, :, :cross]
+            self._occupants[slot] = moved = self._occupants[last]
+            moved.slots[moved.slots.index(last)] = slot
+        self._occupants.pop()
 
     def _binding(self, count: int) -> Binding:
         """The step graph bound to the first `count` slots.
@@ -174,11 +212,15 @@ class Seq2Seq:
             self._bindings[count] = self._step.bind(state | self._totals | caches, outputs)
         return self._bindings[count]
 
-    def _cache(self, name: str) -> NDArray[np.float32]:
-        """Zeros [slots, heads, length, head width] for one cache input of the step graph."""
-        heads, width = _sizes((self._step.inputs[name].shape[1], self._step.inputs[name].shape[3]))
-        length = self._lengths["source" if name.startswith("cross_") else "target"]
-        return np.zeros((self._slots, heads, length, width), np.float32)
+    def _cache(self, kind: str, length: int) -> NDArray[np.float32]:
+        """Zeros [caches, slots, heads, length, head width] for the step graph's cache inputs of one kind."""
+        names = _names(self._step, kind)
+        _, heads, _, width = self._step.inputs[names[0]].shape
+        return np.zeros((len(names), self._slots, *_sizes((heads,)), length, *_sizes((width,))), np.float32)
+
+
+def _names(step: Session, kind: str) -> list[str]:
+    return [name for name in step.inputs if name.startswith(f"{kind}_")]
 
 
 def _sizes(dimensions: Sequence[int | str]) -> tuple[int, ...]:
@@ -190,15 +232,17 @@ def _sizes(dimensions: Sequence[int | str]) -> tuple[int, ...]:
 def _check(encoder: Session, step: Session) -> None:
     """Every name that this module uses is there, and the encoder's keys and values are what the step's caches hold."""
     check_packed(encoder.inputs)
-    caches = [name for name in step.inputs if name.startswith(("past_", "cross_"))]
+    caches = {kind: _names(step, kind) for kind in ("past", "cross")}
+    presents = [f"present_{name}" for names in caches.values() for name in names]
     for graph, kind, found, needed in (
         ("encoder", "output", encoder.outputs, ["cross"]),
         ("step", "input", step.inputs, [*_STATE, *_TOTALS]),
-        ("step", "output", step.outputs, ["next", "logits", *(f"present_{name}" for name in caches)]),
+        ("step", "output", step.outputs, ["next", "logits", *presents]),
     ):
         if missing := [name for name in needed if name not in found]:
             raise BundleError(f"the {graph} graph has no {kind} {', '.join(missing)}")
-    held = [step.inputs[name].shape for name in caches if name.startswith("cross_")]
     encoded = encoder.outputs["cross"].shape[1:]
-    if {(len(held), shape[1], shape[3]) for shape in held} != {encoded}:
-        raise BundleError(f"the encoder graph gives keys and values {encoded}, the step graph holds {held}")
+    for names in caches.values():
+        held = [step.inputs[name].shape for name in names]
+        if {(len(held), shape[1], shape[3]) for shape in held} != {encoded}:
+            raise BundleError(f"the encoder graph gives keys and values {encoded}, the step graph holds {held}")

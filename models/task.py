@@ -12,11 +12,12 @@ Tokens: TypeAlias = NDArray[np.int64]
 Array: TypeAlias = NDArray[np.float32]
 RowId: TypeAlias = int
 FinishReason: TypeAlias = Literal["stop", "length"]
+EarlyStopping: TypeAlias = bool | Literal["never"]
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How one row is decoded. Greedy unless `do_sample`.
+    """How one row is decoded. Greedy unless `do_sample` or several beams; beams are not sampled.
 
     Args:
         max_new_tokens: at most so many tokens, the end token included.
@@ -27,6 +28,10 @@ class Generation:
             (Keskar et al. 2019).
         no_repeat_ngram_size: no n-gram of this size is produced twice; 0 turns it off.
         seed: of this row's own random stream, so that a sampled answer does not depend on its neighbours.
+        num_beams: continuations that are searched side by side.
+        length_penalty: beams are ranked by log-probability ÷ length ** length_penalty.
+        early_stopping: True ends the search as soon as `num_beams` continuations have ended; False when no other is
+            expected to end better at the length reached, "never" at any length.
     """
 
     max_new_tokens: int
@@ -37,6 +42,9 @@ class Generation:
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     seed: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +74,7 @@ class Cost:
 class Event:
     """What one step brought for one row: new tokens, or the arrays of a forward pass.
 
-    `finish` is set on the last event of a row.
+    `finish` is set on the last event of a row. A row that is searched with beams brings its tokens with that one.
     """
 
     row: RowId
@@ -106,7 +114,7 @@ class Model(Protocol):
         ...
 
     def step(self) -> Sequence[Event]:
-        """One decoder step for every admitted row, or the single forward pass of an encoder.
+        """One decoder step for every admitted row, or the single forward pass of an encoder; an event for each row.
 
         When it raises, `reset` follows.
         """

@@ -82,11 +82,12 @@ def model_cards(settings: Settings) -> list[ModelCard]:
         if any((card.task, card.name) == (manifest.task, name) for card in cards):
             raise BundleError(f"{model.bundle}: a second {manifest.task} model named {name!r}; give it another name")
         is_default = all(card.task != manifest.task for card in cards)
-        cards.append(_card(manifest, model, name, is_default=is_default))
+        limits = manifest.limits.within(settings.slots)
+        cards.append(_card(manifest, model, name, limits, is_default=is_default))
     return cards
 
 
-def _card(manifest: Manifest, model: ModelSettings, name: str, *, is_default: bool) -> ModelCard:
+def _card(manifest: Manifest, model: ModelSettings, name: str, limits: Limits, *, is_default: bool) -> ModelCard:
     precision = model.precision or preferred(manifest.precisions)
     if precision not in manifest.precisions:
         carried = ", ".join(manifest.precisions)
@@ -104,7 +105,7 @@ def _card(manifest: Manifest, model: ModelSettings, name: str, *, is_default: bo
         precision=precision,
         bytes=sum(file.bytes for file in manifest.files()),
         languages=manifest.languages,
-        limits=manifest.limits,
+        limits=limits,
         quality=manifest.quality,
         example=manifest.example,
     )

@@ -27,6 +27,10 @@ def post(http: httpx.Client, route: str, inputs: Any, **parameters: Any) -> Any:
     return response.json()
 
 
+def with_beams(text: str, num_beams: int) -> dict[str, Any]:
+    return {"inputs": text, "parameters": {"generate_parameters": {"num_beams": num_beams}}}
+
+
 def test_translation_of_one_text_is_a_list_of_one(http: httpx.Client) -> None:
     (answer,) = post(http, "/v1/translation", ENGLISH)
     assert list(answer) == ["translation_text"]
@@ -153,6 +157,19 @@ def test_inference_client_shows_our_message(service: Service) -> None:
         client.translation(ENGLISH, src_lang="en", tgt_lang="xx")
 
 
+def test_beams_answer(http: httpx.Client) -> None:
+    """Of these sentences greedy search and beams translate some alike and some not."""
+    texts = [f"{ENGLISH} I have {index} books, and I would like to read them all one day." for index in range(8)]
+    greedy = post(http, "/v1/translation", texts)
+    assert post(http, "/v1/translation", texts, generate_parameters={"num_beams": 1}) == greedy
+    beams = {"num_beams": 5, "length_penalty": 1.5, "early_stopping": "never", "no_repeat_ngram_size": 4}
+    answers = post(http, "/v1/translation", texts, generate_parameters=beams)
+    assert all("sais" in answer["translation_text"].lower() for answer in answers)
+    assert answers != greedy
+    (summary,) = post(http, "/v1/summarization", ABSTRACT, generate_parameters={"num_beams": 3})
+    assert summary["summary_text"]
+
+
 def test_answers_are_the_same_alone_and_among_32_callers(http: httpx.Client) -> None:
     example = next(card["example"] for card in http.get("/v1/models").json() if card["task"] == "recommendation")
     history = example["inputs"]["history"]
@@ -160,6 +177,7 @@ def test_answers_are_the_same_alone_and_among_32_callers(http: httpx.Client) -> 
     for index in range(32):
         requests += [
             ("/v1/translation", {"inputs": f"{ENGLISH} I have {index} books." + " Thank you." * (index % 4)}),
+            ("/v1/translation", with_beams(f"{ENGLISH} She has {index} houses.", 1 + index % 8)),
             ("/v1/summarization", {"inputs": ABSTRACT[index * 3 :]}),
             (
                 "/v1/question-answering",

@@ -233,7 +233,14 @@ def test_unsupported_language(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("generate", "parts"),
     [
-        ({"num_beams": 4}, ("num_beams", "at most 1", "got 4")),
+        ({"num_beams": 9}, ("num_beams", "at most 8", "got 9")),
+        ({"num_beams": 2, "do_sample": True}, ("num_beams", "do_sample", "got 2")),
+        ({"length_penalty": 2.0}, ("length_penalty", "num_beams above 1", "2.0")),
+        (
+            {"early_stopping": "always", "num_beams": 2},
+            ("early_stopping", "must be true, false or 'never'", 'got "always"'),
+        ),
+        ({"no_repeat_ngram_size": -1}, ("no_repeat_ngram_size", "greater than or equal to 0", "got -1")),
         ({"max_new_tokens": 10**6}, ("max_new_tokens", "at most", "got 1000000")),
         ({"max_new_tokens": 0}, ("max_new_tokens", "greater than or equal to 1", "got 0")),
         ({"temperature": 0, "do_sample": True}, ("temperature", "greater than 0", "got 0")),

@@ -7,16 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.bundle import GenerationDefaults
-from models.decoding import Filter, RowDecoder, greedy, no_repeat_ngram, repetition_penalty, sampling, suppress
+from models.decoding import (
+    Filter,
+    SequenceDecoder,
+    bad_words,
+    greedy,
+    min_new_tokens,
+    no_repeat_ngram,
+    repetition_penalty,
+    sampling,
+    suppress,
+)
 from models.task import Array, Generation
 
 DEFAULTS = GenerationDefaults(decoder_start_token_id=0, eos_token_id=1, max_new_tokens=8)
 
 
 def filtered(apply: Filter, logits: Sequence[float], read: Sequence[int]) -> list[float]:
-    array = np.array(logits, np.float32)
-    apply(array, read)
-    return [float(value) for value in array]
+    """What becomes of the scores, when they are alone and when they are those of the second of two beams."""
+    alone, beams = np.array([logits], np.float32), np.array([np.zeros(len(logits)), logits], np.float32)
+    apply(alone, np.array([read], np.int64))
+    apply(beams, np.array([np.full(len(read), len(logits) - 1), read], np.int64))
+    assert np.array_equal(alone[0], beams[1])
+    return [float(value) for value in alone[0]]
+
+
+def forbidden(apply: Filter, read: Sequence[int]) -> set[int]:
+    return {token for token, logit in enumerate(filtered(apply, [0.0] * 9, read)) if logit == -np.inf}
 
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
@@ -24,7 +41,7 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once
 
 
 @pytest.mark.parametrize(
-    ("size", "read", "forbidden"),
+    ("size", "read", "expected"),
     [
         (2, [0, 5, 6, 5], {6}),
         (3, [0, 5, 6, 7, 5, 6], {7}),
@@ -37,14 +54,24 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once
     ],
 )
 def test_no_repeat_ngram_forbids_what_would_complete_a_known_ngram(
-    size: int, read: list[int], forbidden: set[int]
+    size: int, read: list[int], expected: set[int]
 ) -> None:
-    logits = filtered(no_repeat_ngram(size), [0.0] * 8, read)
-    assert {token for token, logit in enumerate(logits) if logit == -np.inf} == forbidden
+    assert forbidden(no_repeat_ngram(size), read) == expected
 
 
 def test_suppressed_tokens_are_never_chosen() -> None:
-    assert filtered(suppress([1, 3]), [1.0, 2.0, 3.0, 4.0], []) == [1.0, -np.inf, 3.0, -np.inf]
+    assert filtered(suppress([1, 3]), [1.0, 2.0, 3.0, 4.0], [0]) == [1.0, -np.inf, 3.0, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"), [([0], set()), ([0, 5], {6}), ([0, 5, 6], {7, 1}), ([5, 6], {7, 1}), ([0, 5, 6, 5], {6})]
+)
+def test_the_last_token_of_a_bad_word_is_forbidden_behind_its_others(read: list[int], expected: set[int]) -> None:
+    assert forbidden(bad_words([(5, 6), (5, 6, 7), (0, 5, 6, 5, 6, 8), (6, 1)]), read) == expected
+
+
+def test_the_end_is_forbidden_until_there_are_enough_tokens() -> None:
+    assert [forbidden(min_new_tokens(2, 1), read) for read in ([0], [0, 5], [0, 5, 5])] == [{1}, {1}, set()]
 
 
 def test_greedy_takes_the_lowest_id_among_equals() -> None:
@@ -101,37 +128,61 @@ def test_forbidden_tokens_are_not_drawn() -> None:
     assert {choose(logits.copy()) for _ in range(200)} == {0, 2}
 
 
+def decoded(logits: Sequence[Sequence[float]], generation: Generation, **defaults: object) -> tuple[list[int], str]:
+    """Tokens and finish reason of a decoder that is given these logits, step by step, in slot 1 of 3."""
+    decoder = SequenceDecoder(generation, DEFAULTS.model_copy(update=defaults))
+    output: list[int] = []
+    for values in logits:
+        everyone = np.stack([np.zeros(len(values)), values, np.ones(len(values))]).astype(np.float32)
+        tokens, parents, new, finish = decoder.advance(everyone.argmax(-1).tolist(), everyone, [1])
+        output += new
+        assert not parents
+        if finish:
+            return output, finish
+        assert tuple(tokens) == new
+    raise AssertionError("the row goes on")
+
+
+def likely(*tokens: int) -> list[list[float]]:
+    """Logits of one step for each token, which is the likeliest, then the tokens below it."""
+    return [[-float(abs(token - other)) for other in range(9)] for token in tokens]
+
+
 def test_a_row_ends_with_the_end_token_or_at_its_length() -> None:
-    decoder = RowDecoder(Generation(max_new_tokens=2), DEFAULTS)
-    assert [decoder.accept(5), decoder.accept(6)] == [None, "length"]
-    decoder = RowDecoder(Generation(max_new_tokens=2), DEFAULTS)
-    assert [decoder.accept(5), decoder.accept(1)] == [None, "stop"]
+    assert decoded(likely(5, 6), Generation(2)) == ([5, 6], "length")
+    assert decoded(likely(5, 1), Generation(2)) == ([5], "stop")
 
 
 def test_a_forced_first_token_comes_first_and_only_first() -> None:
-    decoder = RowDecoder(Generation(max_new_tokens=3), DEFAULTS.model_copy(update={"forced_bos_token_id": 7}))
-    logits = np.arange(8, dtype=np.float32)[::-1].copy()
-    assert decoder.choose(0, logits) == 7
-    decoder.accept(7)
-    assert decoder.choose(0, logits) == 0
+    assert decoded(likely(4, 4, 4), Generation(3), forced_bos_token_id=7) == ([7, 4, 4], "length")
 
 
-def test_a_greedy_row_takes_the_likeliest_token_unless_it_is_suppressed() -> None:
-    defaults = DEFAULTS.model_copy(update={"suppressed_token_ids": (0,)})
-    logits = np.array([9.0, 1.0, 2.0, 8.0], np.float32)
-    assert RowDecoder(Generation(8), DEFAULTS).choose(0, logits.copy()) == 0
-    assert RowDecoder(Generation(8), defaults).choose(0, logits.copy()) == 3
-    assert RowDecoder(Generation(8), defaults).choose(2, logits.copy()) == 2
+def test_a_forced_end_comes_last_and_only_last() -> None:
+    assert decoded(likely(4, 4, 4), Generation(3), forced_eos_token_id=1) == ([4, 4], "length")
+    assert decoded(likely(4, 1), Generation(3), forced_eos_token_id=1) == ([4], "stop")
+    assert decoded(likely(4, 4), Generation(2), forced_eos_token_id=8) == ([4, 8], "length")
+    both = {"forced_bos_token_id": 7, "forced_eos_token_id": 1}
+    assert decoded(likely(4), Generation(1), **both) == ([], "length")
 
 
-def test_filters_see_the_start_token_and_all_that_was_accepted() -> None:
-    decoder = RowDecoder(Generation(8, no_repeat_ngram_size=2), DEFAULTS)
-    for token in (5, 0):
-        decoder.accept(token)
-    assert decoder.choose(5, np.array([1.0, 0.0, 0.0, 0.0, 0.0, 9.0], np.float32)) == 0
+def test_a_sampled_row_keeps_to_forced_tokens() -> None:
+    both = {"forced_bos_token_id": 7, "forced_eos_token_id": 8}
+    tokens, _ = decoded(likely(4, 4, 4), Generation(3, do_sample=True, seed=3), **both)
+    assert (tokens[0], tokens[2]) == (7, 8)
+
+
+def test_a_greedy_row_takes_the_likeliest_token_unless_it_is_forbidden() -> None:
+    assert decoded(likely(5), Generation(1)) == ([5], "length")
+    assert decoded(likely(5), Generation(1), suppressed_token_ids=(5,)) == ([4], "length")
+    assert decoded(likely(5), Generation(1), suppressed_token_ids=(3,)) == ([5], "length")
+    assert decoded(likely(5, 6, 6), Generation(3), bad_words=((5, 6),)) == ([5, 5, 5], "length")
+    assert decoded(likely(1, 1), Generation(3), min_new_tokens=1) == ([0], "stop")
+
+
+def test_filters_see_the_start_token_and_all_that_was_chosen() -> None:
+    assert decoded(likely(5, 0, 5), Generation(3, no_repeat_ngram_size=2)) == ([5, 0, 4], "length")
 
 
 def test_a_penalised_greedy_row_chooses_from_filtered_logits() -> None:
-    decoder = RowDecoder(Generation(8, repetition_penalty=10.0), DEFAULTS)
-    decoder.accept(2)
-    assert decoder.choose(2, np.array([0.0, 1.0, 3.0, 2.0], np.float32)) == 3
+    logits = [[0.0, 0.0, 3.0, 2.0], [0.0, 1.0, 3.0, 2.0]]
+    assert decoded(logits, Generation(2, repetition_penalty=10.0)) == ([2, 3], "length")

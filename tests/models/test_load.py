@@ -70,3 +70,12 @@ def test_graphs_of_no_known_kind_are_refused(tmp_path: Path) -> None:
     folder = changed(TRANSLATION, tmp_path / "bundle", without_step)
     with pytest.raises(BundleError, match="graphs must be encoder and step, or forward alone"):
         load(folder)
+
+
+def test_beams_are_limited_by_the_slots(tmp_path: Path) -> None:
+    assert load(TRANSLATION, slots=32).bundle.manifest.limits.max_beams == 8
+    assert load(TRANSLATION, slots=3).bundle.manifest.limits.max_beams == 3
+    folder = changed(TRANSLATION, tmp_path / "bundle", lambda manifest: manifest["generation"].update(num_beams=4))
+    assert load(folder, slots=4).bundle.manifest.limits.max_beams == 4
+    with pytest.raises(BundleError, match="decodes with 4 beams, which need as many slots, got 3"):
+        load(folder, slots=3)

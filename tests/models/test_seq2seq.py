@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.bundle import GenerationDefaults
 from models.errors import BundleError
 from models.export.replay import forward, teacher_forced
+from models.offline import compute
 from models.seq2seq import Seq2Seq
 from models.session import Binding, Session
 from models.task import Cost, Generation, Row
@@ -56,29 +57,47 @@ def rows(generation: Generation) -> dict[int, Row]:
 GREEDY = Generation(max_new_tokens=20)
 SAMPLED = Generation(max_new_tokens=20, do_sample=True, temperature=1.5, top_k=50, top_p=0.95)
 PENALISED = Generation(max_new_tokens=20, repetition_penalty=1.5, no_repeat_ngram_size=2)
+BEAMS = Generation(max_new_tokens=20, num_beams=3)
 
 
 def alone(generation: Generation) -> dict[int, list[int]]:
     return {index: run(model(), {index: row}).tokens[index] for index, row in rows(generation).items()}
 
 
-@pytest.mark.parametrize("generation", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
-def test_a_row_gets_the_same_tokens_alone_in_a_crowd_joining_late_and_after_swaps(generation: Generation) -> None:
+def mixed() -> dict[int, Row]:
+    """Rows of every kind, with up to five beams."""
+    kinds = [GREEDY, BEAMS, SAMPLED, replace(BEAMS, num_beams=5, early_stopping=True), PENALISED]
+    kinds += [replace(BEAMS, num_beams=2, length_penalty=2.0, no_repeat_ngram_size=2)]
+    return {
+        index: replace(row, generation=replace(kinds[index % len(kinds)], seed=index))
+        for index, row in rows(GREEDY).items()
+    }
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [rows(GREEDY), rows(SAMPLED), rows(PENALISED), mixed()],
+    ids=["greedy", "sampled", "penalised", "mixed"],
+)
+def test_a_row_gets_the_same_tokens_alone_in_a_crowd_joining_late_and_after_swaps(waiting: dict[int, Row]) -> None:
     """Rows join one by one at every step and leave at different times, so that slots are swapped again and again."""
     waiting = {
-        index: replace(row, generation=replace(row.generation or generation, max_new_tokens=3 + 2 * index))
-        for index, row in rows(generation).items()
+        index: replace(row, generation=replace(row.generation or GREEDY, max_new_tokens=3 + 2 * index))
+        for index, row in waiting.items()
     }
     expected = {index: run(model(), {index: row}).tokens[index] for index, row in waiting.items()}
-    crowd, collected = model(), Collected()
+    crowd, collected = model(slots=12), Collected()
     order = list(waiting.items())
     crowd.admit(dict(order[:3]))
     order = order[3:]
+    scattered = 0
     while len(collected.finish) < len(waiting):
         collected.take(crowd.step())
-        if order and crowd.room().slots:
+        if order and crowd.cost(order[-1][1]).slots <= crowd.room().slots:
             crowd.admit(dict([order.pop()]))
+        scattered += sum(np.ptp(running.slots) >= len(running.slots) for running in crowd._running.values())
     assert collected.tokens == expected
+    assert bool(scattered) == any(row.generation and row.generation.num_beams > 1 for row in waiting.values())
 
 
 def test_sampled_rows_differ_by_their_seed_alone() -> None:
@@ -139,27 +158,54 @@ def test_the_number_of_bindings_is_bounded_by_the_slots() -> None:
     assert len(spy.bound) <= SLOTS
 
 
-def test_dropped_rows_leave_the_others_as_they_are() -> None:
-    crowd, collected = model(), Collected()
-    crowd.admit(dict(list(rows(GREEDY).items())[:6]))
-    collected.take(crowd.step())
+def test_beams_write_only_the_slots_of_their_own_row() -> None:
+    """Also when they change places: a copy is as long as what is filled, and goes from one beam to another."""
+    seq2seq = model(slots=12)
+    few = mixed()
+    seq2seq.admit({index: few[index] for index in (0, 1, 3)})
+    copied = 0
+    for filled in range(1, 6):
+        before = {kind: cache.copy() for kind, cache in (("past", seq2seq._past), ("cross", seq2seq._cross))}
+        slots = {id_: set(running.slots) for id_, running in seq2seq._running.items()}
+        assert len(seq2seq.step()) == 3
+        assert {id_: set(running.slots) for id_, running in seq2seq._running.items()} == slots
+        assert np.array_equal(seq2seq._cross, before["cross"])
+        changed = (seq2seq._past != before["past"]).any(axis=(0, 2, 4))
+        assert changed[:9, filled - 1].all()
+        assert not changed[9:].any()
+        assert not changed[:, filled:].any()
+        (greedy,) = seq2seq._running[0].slots
+        assert not changed[greedy, : filled - 1].any()
+        copied += int(changed[:, : filled - 1].any(axis=1).sum())
+    assert copied
+
+
+@pytest.mark.parametrize("waiting", [rows(GREEDY), mixed()], ids=["greedy", "mixed"])
+def test_dropped_rows_leave_the_others_as_they_are(waiting: dict[int, Row]) -> None:
+    crowd, collected = model(slots=20), Collected()
+    crowd.admit(dict(list(waiting.items())[:6]))
+    for _ in range(3):
+        collected.take(crowd.step())
+    kept = (1, 2, 4)
     crowd.drop({0, 3, 5, 77})
-    assert crowd.room().slots == SLOTS - 3
+    assert crowd.room().slots == 20 - sum(crowd.cost(waiting[row]).slots for row in kept)
     while events := crowd.step():
-        assert {event.row for event in events} <= {1, 2, 4}
+        assert {event.row for event in events} <= set(kept)
         collected.take(events)
-    expected = alone(GREEDY)
-    assert {row: collected.tokens[row] for row in (1, 2, 4)} == {row: expected[row] for row in (1, 2, 4)}
+    for row in kept:
+        assert collected.tokens[row] == run(model(), {row: waiting[row]}).tokens[row]
+    assert crowd.room().slots == 20
 
 
-def test_reset_frees_every_slot_and_the_model_goes_on() -> None:
+@pytest.mark.parametrize("generation", [GREEDY, BEAMS], ids=["greedy", "beams"])
+def test_reset_frees_every_slot_and_the_model_goes_on(generation: Generation) -> None:
     used = model()
-    used.admit(dict(list(rows(GREEDY).items())[:SLOTS]))
+    used.admit(dict(list(rows(generation).items())[: SLOTS // generation.num_beams]))
     used.step()
     used.reset()
     assert used.room().slots == SLOTS
     assert used.step() == []
-    assert run(used, {2: rows(GREEDY)[2]}).tokens[2] == alone(GREEDY)[2]
+    assert run(used, {2: rows(generation)[2]}).tokens[2] == alone(generation)[2]
 
 
 def test_a_row_ends_at_its_length_or_with_the_end_token_which_is_not_an_output() -> None:
@@ -181,6 +227,9 @@ def test_cost_and_room() -> None:
     assert seq2seq.room() == Cost(slots=SLOTS, tokens=100)
     seq2seq.admit(few)
     assert seq2seq.room() == Cost(slots=SLOTS - 3, tokens=100)
+    assert seq2seq.cost(rows(BEAMS)[0]) == Cost(3, 5)
+    seq2seq.admit({7: rows(BEAMS)[0]})
+    assert seq2seq.room() == Cost(slots=SLOTS - 6, tokens=100)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +249,18 @@ def test_a_row_that_does_not_fit_is_refused_before_it_takes_a_slot(row: Row, mes
 
 def test_more_rows_than_free_slots_are_refused() -> None:
     seq2seq = model()
-    with pytest.raises(ValueError, match="10 rows were admitted to 8 free slots"):
+    with pytest.raises(ValueError, match="rows of 10 slots were admitted to 8 free ones"):
         seq2seq.admit(rows(GREEDY))
+    with pytest.raises(ValueError, match="rows of 9 slots were admitted to 8 free ones"):
+        seq2seq.admit(dict(list(rows(BEAMS).items())[:3]))
+
+
+def test_a_row_with_more_beams_than_the_model_has_slots_is_refused_instead_of_waiting_for_ever() -> None:
+    row = rows(replace(BEAMS, num_beams=9))[0]
+    with pytest.raises(ValueError, match="a row has 9 beams, the model 8 slots"):
+        model().cost(row)
+    with pytest.raises(ValueError, match="a row has 9 beams, the model 8 slots"):
+        compute(model(), [row])
 
 
 def test_graphs_that_do_not_fit_each_other_are_refused() -> None:
