@@ -51,9 +51,10 @@ class GenerationDefaults(Frozen):
     """Token ids and settings that a generating model starts from; they mean what they mean in transformers.
 
     A forced end token is the last of a row that reaches `max_new_tokens`. `bad_words` are sequences of two tokens and
-    more, `suppressed_token_ids` single ones.
+    more, `suppressed_token_ids` single ones. The model reads `prefix` before every source: T5's "summarize: ".
     """
 
+    prefix: str = ""
     decoder_start_token_id: int
     eos_token_id: int
     forced_bos_token_id: int | None = None

@@ -52,21 +52,25 @@ class Window:
 class Tokenizer:
     """A bundle's `tokenizer.json`.
 
+    Args:
+        prefix: stands before every text that is encoded alone; its tokens count among the special ones.
+
     Raises:
         BundleError: the file is not a tokenizer.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, prefix: str = "") -> None:
         try:
             self._tokenizer = RustTokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise BundleError(f"{path}: not a tokenizer: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._prefix = prefix
 
     def encode(self, text: str) -> Tokens:
-        """Ids int64 [length] of the text with the special tokens that the model expects around it."""
-        return np.array(self._tokenizer.encode(text).ids, np.int64)
+        """Ids int64 [length] of the text with the prefix and special tokens that the model expects around it."""
+        return np.array(self._tokenizer.encode(self._prefix + text).ids, np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
@@ -75,7 +79,7 @@ class Tokenizer:
 
     def count(self, text: str) -> int:
         """How many tokens `encode` gives."""
-        return len(self._tokenizer.encode(text).ids)
+        return len(self.encode(text))
 
     def split(self, text: str, max_tokens: int) -> list[str]:
         """Cut a text into stretches of at most `max_tokens` tokens, special ones included, at blanks where it has any.
@@ -144,8 +148,8 @@ class Tokenizer:
 
     @property
     def single_specials(self) -> int:
-        """How many special tokens stand around one text."""
-        return int(self._tokenizer.num_special_tokens_to_add(False))
+        """How many special tokens stand around one text, with those of the prefix."""
+        return int(self._tokenizer.num_special_tokens_to_add(False)) + self.count_bare(self._prefix)
 
     @property
     def pair_specials(self) -> int:

@@ -50,7 +50,7 @@ class Summarization:
         self._defaults = manifest.generation
         self._limits = manifest.limits
         self._language = manifest.languages.source[0]
-        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
 
     def solve(self, request: SummarizationRequest) -> Solution[list[SummarizationAnswer]]:
         """One row for each window of each text.

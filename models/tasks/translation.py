@@ -52,7 +52,7 @@ class Translation:
         self._defaults = manifest.generation
         self._languages = manifest.languages
         self._limits = manifest.limits
-        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
 
     def solve(self, request: TranslationRequest) -> Solution[list[TranslationAnswer]]:
         """One row for each sentence of each text.

@@ -43,6 +43,17 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
         Tokenizer(path)
 
 
+def test_a_prefix_is_encoded_before_a_text_and_counts_where_texts_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    word_pieces().save(str(path))
+    plain, prefixed = Tokenizer(path), Tokenizer(path, prefix="do it: ")
+    assert prefixed.encode(WORDS).tolist() == plain.encode(f"do it: {WORDS}").tolist()
+    assert prefixed.count(WORDS) == plain.count(f"do it: {WORDS}")
+    parts = prefixed.split(WORDS, 12)
+    assert "".join(parts) == WORDS
+    assert 9 < max(prefixed.count(part) for part in parts) <= 12
+
+
 @given(st.text())
 def test_pieces_joined_give_the_text_again(text: str) -> None:
     assert "".join(piece.text for piece in pieces(text, "en")) == text
