@@ -22,7 +22,7 @@ from models.bundle import open_bundle
 from models.errors import BundleError, ModelError
 from models.tasks import TASKS
 from service import logs
-from service.errors import ServiceError
+from service.errors import ServiceError, StartError
 from service.hosting import LocalHost, ModelCard, model_cards
 from service.ray_environment import prepare
 from service.session import in_own_session
@@ -160,7 +160,7 @@ def _exit_code(run: Callable[[], None]) -> int:
     except BundleError as error:
         typer.echo(f"heedful: {error}; restore the bundle, or use another", err=True)
         return 2
-    except (UsageError, SettingsError, ModelError, ServiceError) as error:
+    except (UsageError, SettingsError, StartError, ModelError, ServiceError) as error:
         typer.echo(f"heedful: {error}", err=True)
         return 2
     return 0

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.errors import BundleError
 from service import exposition, logs
 from service.engine import Timing
-from service.errors import NotReady
+from service.errors import NotReady, StartError
 from service.gateway import create_app
 from service.hosting import READY_AGAIN_S, LocalHost, ModelCard, model_cards
 from service.metrics import Metrics, Observer, render
@@ -162,11 +162,17 @@ def run_cluster(settings: Settings, run_folder: Path, on_ready: Callable[[], Non
     Raises:
         BundleError: a bundle is broken, or a model cannot answer its own example.
         SettingsError: the models cannot be placed as the settings ask.
+        StartError: Ray or a replica does not start.
     """
     groups = place(settings.models, model_cards(settings))
     os.chdir(run_folder)
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises no narrower class when its processes are not up within 30 s
+        raise StartError(
+            f"Ray does not start: {error} Its log is in /tmp/ray/session_latest/logs; try again"
+        ) from error
     try:
         asyncio.run(_serve(settings, groups, on_ready))
     finally:
@@ -243,7 +249,7 @@ def _all_run(status: ServeStatus) -> bool:
 
     Raises:
         BundleError: a replica refused its bundle.
-        RuntimeError: an application failed for another reason.
+        StartError: an application failed for another reason.
     """
     for name, application in status.applications.items():
         if application.status is not ApplicationStatus.DEPLOY_FAILED:
@@ -251,7 +257,7 @@ def _all_run(status: ServeStatus) -> bool:
         messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
         if cause := re.search(r"BundleError: (.*)", "\n".join(messages)):
             raise BundleError(cause[1])
-        raise RuntimeError(f"the replica {name} does not start: {application.message}")
+        raise StartError(f"the replica {name} does not start: {application.message}")
     return all(application.status is ApplicationStatus.RUNNING for application in status.applications.values())
 
 
@@ -266,8 +272,8 @@ async def _drain(groups: Sequence[Group], timeout_s: float) -> None:
 
 
 async def _drain_group(group: Group) -> None:
-    handle: DeploymentHandle[Any] = await asyncio.to_thread(serve.get_app_handle, group.name)
     try:
+        handle: DeploymentHandle[Any] = await asyncio.to_thread(serve.get_app_handle, group.name)
         await handle.broadcast("drain").results_async(return_exceptions=True)
     except RayServeException:
         logger.warning("replica %s has nothing to drain: it is not running", group.name)

@@ -5,6 +5,10 @@ from typing import ClassVar
 from models.errors import InvalidInput, TooLarge
 
 
+class StartError(Exception):
+    """The service cannot start; one sentence for its operator, with a next step."""
+
+
 class ServiceError(Exception):
     """The service cannot answer now; the request itself may be perfectly good.
 

@@ -55,7 +55,8 @@ def _haproxy(folder: Path) -> dict[str, str]:
         SWITCH: "1",
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         # A request whose replica dies before the first byte is replayed on another: answering has no side effects.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # HAProxy can replay only what it has read whole, so it is told to; this variable is where an option fits in.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
         # Every request would cost a datagram to a Python process; our own metrics count them.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",

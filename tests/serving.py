@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 180
+HEEDFUL = Path(sys.executable).with_name("heedful")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +32,35 @@ def free_port() -> int:
         return port
 
 
-def start(runtime: str, log: Path, *arguments: str, **environment: str) -> Service:
-    """Start `heedful serve` and wait until it is ready."""
+def launch(runtime: str, log: Path, *arguments: str, folder: Path | None = None, **environment: str) -> Service:
+    """Start `heedful serve` on a free port, in a session of its own, standing in `folder`."""
     port = free_port()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--runtime", runtime, "--port", str(port), *arguments],
+            [str(HEEDFUL), "serve", "--runtime", runtime, "--port", str(port), *arguments],
             stdout=out,
             stderr=subprocess.STDOUT,
+            cwd=folder,
             env={**os.environ, **environment},
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}"
+    return Service(f"http://127.0.0.1:{port}", process, log)
+
+
+def start(runtime: str, log: Path, *arguments: str, folder: Path | None = None, **environment: str) -> Service:
+    """Start `heedful serve` and wait until it is ready."""
+    service = launch(runtime, log, *arguments, folder=folder, **environment)
     give_up = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up:
-        if process.poll() is not None:
-            pytest.fail(f"heedful serve ended with {process.returncode}:\n{log.read_text()}")
+        if service.process.poll() is not None:
+            pytest.fail(f"heedful serve ended with {service.process.returncode}:\n{log.read_text()}")
         try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return Service(url, process, log)
+            if httpx.get(f"{service.url}/readyz").status_code == 200:
+                return service
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    process.kill()
+    service.process.kill()
     pytest.fail(f"heedful serve was not ready within {START_TIMEOUT_S} s:\n{log.read_text()}")
 
 
