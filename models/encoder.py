@@ -1,30 +1,31 @@
 """A model of a single forward pass, question answering or recommendation say, behind the `Model` contract."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
-from numpy.typing import NDArray
-
-from models.packing import check_packed, pack
+from models.packing import Packed, Padded, is_padded, pack, pad
 from models.session import Session
-from models.task import Cost, Event, Row, RowId
+from models.task import Array, Cost, Event, Row, RowId
+
+MOST_PADDING = 1.25
+"""Rows that are padded together: the longest has at most so many times the tokens of the shortest."""
 
 
 class Encoder:
-    """Runs a packed graph once for all admitted rows.
+    """Runs a graph once for all admitted rows.
 
     Args:
-        session: inputs named after the fields of `models.packing.Packed`; float32 outputs
-            whose first dimension is named `tokens` or `rows`: one entry for each.
+        session: inputs named after the fields of `models.packing.Packed`, and float32 outputs whose first dimension is
+            named `tokens` or `rows`, one entry for each; or after those of `models.packing.Padded`, and outputs whose
+            dimensions are named `rows` and, for one entry for each token, `width`.
         slots: at most so many rows in one pass.
         budget_tokens: `room` lets one pass take so many tokens; more of them do not make it faster, only later.
 
     Raises:
-        BundleError: the graph has an input that packed rows do not have.
+        BundleError: the graph has an input that neither packed nor padded rows have.
     """
 
     def __init__(self, session: Session, *, slots: int = 32, budget_tokens: int = 512) -> None:
-        check_packed(session.inputs)
+        is_padded(session.inputs)
         self._session = session
         self._slots = slots
         self._budget_tokens = budget_tokens
@@ -45,18 +46,8 @@ class Encoder:
 
     def step(self) -> Sequence[Event]:
         """The forward pass: every admitted row gets its arrays and leaves."""
-        if not self._rows:
-            return []
-        packed = pack(list(self._rows.values()))
-        outputs = self._session.run(packed.feeds(self._session.inputs))
-        per_row: dict[str, Sequence[NDArray[Any]]] = {
-            name: packed.split(array) if self._session.outputs[name].shape[0] == "tokens" else list(array)
-            for name, array in outputs.items()
-        }
-        events = [
-            Event(row, arrays={name: arrays[index] for name, arrays in per_row.items()}, finish="stop")
-            for index, row in enumerate(self._rows)
-        ]
+        outputs = forward(self._session, list(self._rows.values()))
+        events = [Event(row, arrays=arrays, finish="stop") for row, arrays in zip(self._rows, outputs, strict=True)]
         self._rows.clear()
         return events
 
@@ -68,3 +59,33 @@ class Encoder:
     def reset(self) -> None:
         """Forget every row."""
         self._rows.clear()
+
+
+def forward(session: Session, rows: Sequence[Row]) -> list[dict[str, Array]]:
+    """Every output for each row: [length, ...] of an output for each token, [...] of one for the row.
+
+    A graph that pads gets rows of similar lengths at a time, so that padding stays below a fifth of what it computes.
+    """
+    if not is_padded(session.inputs):
+        return _run(session, pack(rows)) if rows else []
+    found: dict[int, dict[str, Array]] = {}
+    for alike in _alike([len(row.tokens) for row in rows]):
+        found.update(zip(alike, _run(session, pad([rows[index] for index in alike])), strict=True))
+    return [found[index] for index in range(len(rows))]
+
+
+def _run(session: Session, given: Packed | Padded) -> list[dict[str, Array]]:
+    outputs = session.run(given.feeds(session.inputs))
+    by_row = [given.by_row(array, session.outputs[name].shape) for name, array in outputs.items()]
+    return [dict(zip(outputs, arrays, strict=True)) for arrays in zip(*by_row, strict=True)]
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in order of length, cut where the next is more than `MOST_PADDING` above the first of its group."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if groups and lengths[index] <= MOST_PADDING * lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

@@ -13,10 +13,10 @@ import onnx_ir
 import torch
 from torch import nn
 
-from models.bundle import Role
+from models.bundle import Precision, Role
 from models.nets.packed import CrossAttentionEncoder
 from models.nets.step import DecoderStep
-from models.packing import pack
+from models.packing import pack, pad
 from models.task import Row
 
 OPSET = 20
@@ -35,12 +35,14 @@ class Source:
         arguments: example keyword arguments of `forward`, in the order of the graph's inputs.
         inputs: name and dimensions of each input, a string where a dimension varies.
         outputs: the same of each output.
+        precisions: what the module can be exported in.
     """
 
     module: nn.Module
     arguments: Mapping[str, Any]
     inputs: Mapping[str, Dims]
     outputs: Mapping[str, Dims]
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
 
 
 def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool = False) -> Source:
@@ -52,6 +54,17 @@ def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: b
     example = pack([Row(torch.arange(length).numpy()) for length in (5, 19, 3)])
     arguments = {name: torch.from_numpy(array) for name, array in example.feeds(inputs).items()}
     return Source(module, arguments, inputs, outputs)
+
+
+def padded_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool) -> Source:
+    """A module on padded rows."""
+    inputs: dict[str, Dims] = {"padded_tokens": ("rows", "width")}
+    if segments:
+        inputs["padded_segments"] = ("rows", "width")
+    inputs["lengths"] = ("rows",)
+    example = pad([Row(torch.arange(length).numpy()) for length in (19, 5, 12)])
+    arguments = {name: torch.from_numpy(array) for name, array in example.feeds(inputs).items()}
+    return Source(module, arguments, inputs, outputs, precisions=("fp32",))
 
 
 def encoder_source(encoder: CrossAttentionEncoder) -> Source:

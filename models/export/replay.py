@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, Precision
-from models.packing import pack
+from models.encoder import forward
 from models.session import Session, open_session
 from models.task import Array, Row, Tokens
+
+__all__ = ["forward", "replay", "teacher_forced"]
 
 
 def replay(
@@ -29,17 +31,6 @@ def replay(
     encoder, step = open_session(bundle, precision, "encoder"), open_session(bundle, precision, "step")
     logits = teacher_forced(encoder, step, [row.tokens for row in rows], given)
     return [{"logits": row} for row in logits]
-
-
-def forward(session: Session, rows: Sequence[Row]) -> list[dict[str, Array]]:
-    """Every output of a packed graph for each row: [length, ...] for an output per token, [...] for one per row."""
-    packed = pack(rows)
-    found = session.run(packed.feeds(session.inputs))
-    split = {
-        name: packed.split(array) if session.outputs[name].shape[0] == "tokens" else list(array)
-        for name, array in found.items()
-    }
-    return [{name: arrays[index] for name, arrays in split.items()} for index in range(len(rows))]
 
 
 def teacher_forced(

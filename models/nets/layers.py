@@ -14,6 +14,7 @@ Sublayer: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
     "swish": F.silu,
@@ -36,6 +37,10 @@ class RmsNorm(nn.Module):
         """Float [..., width] to the same shape."""
         # Written as a quotient: ONNX Runtime fuses that into one kernel, and a product with rsqrt not.
         return hidden / torch.sqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon) * self.weight
+
+
+class Unsupported(ValueError):
+    """A checkpoint has a part that the modules here do not have."""
 
 
 class Residual(nn.Module):
@@ -116,7 +121,7 @@ class Embeddings(nn.Module):
         scale: multiplies token embeddings.
         positions: row i belongs to position i; None where attention knows positions by itself.
         segments: None where the model knows only one text.
-        norm: of the sum; None where the family has none.
+        norm: of the sum, with a projection to the width of the layers where there is one; None where there is neither.
     """
 
     def __init__(
@@ -194,8 +199,8 @@ def activation_of(name: str) -> Activation:
     """The activation that transformers calls by this name.
 
     Raises:
-        ValueError: it is not known here.
+        Unsupported: it is not known here.
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
+        raise Unsupported(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

@@ -49,11 +49,15 @@ class PackedAttention(nn.Module):
         query, key, value = (
             part.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for part in padded.chunk(3, -1)
         )
-        scores = torch.matmul(query * self.scale, key.transpose(2, 3)) + layout.mask
+        scores = self.scores(query, key) + layout.mask
         attended = torch.matmul(torch.softmax(scores, -1), value)
         packed = attended.transpose(1, 2).reshape(rows * length, width).index_select(0, layout.unpad)
         out: torch.Tensor = self.out(packed)
         return out
+
+    def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Query and key, float [rows, heads, S, head width], to float [rows, heads, S, S]."""
+        return torch.matmul(query * self.scale, key.transpose(2, 3))
 
 
 class PackedLayer(nn.Module):
@@ -185,7 +189,7 @@ class SpanScorer(nn.Module):
         *,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        segments: torch.Tensor,
+        segments: torch.Tensor | None = None,
         lengths: torch.Tensor,
         pad: torch.Tensor,
         unpad: torch.Tensor,

@@ -180,13 +180,21 @@ def _answers(
         spans.append(_Span(0, 0, nothing))
     best: dict[tuple[int, int], float] = {}
     for span in spans:
-        key = (span.start, span.end)
+        key = _without_blanks(context, span)
         best[key] = max(span.logit, best.get(key, -np.inf))
     ranked = sorted(best.items(), key=lambda item: -item[1])
     return [
         QuestionAnsweringAnswer(answer=context[start:end], score=float(np.exp(logit - total)), start=start, end=end)
         for (start, end), logit in ranked
     ]
+
+
+def _without_blanks(context: str, span: _Span) -> tuple[int, int]:
+    """Byte-level and SentencePiece tokens carry the blank before a word; a span of nothing else is left as it is."""
+    found = context[span.start : span.end]
+    if not found.strip():
+        return span.start, span.end
+    return span.start + len(found) - len(found.lstrip()), span.start + len(found.rstrip())
 
 
 def span_logits(start: Array, end: Array, max_answer_tokens: int) -> Array:
