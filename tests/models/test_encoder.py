@@ -1,7 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.encoder import Encoder
+from models.encoder import MOST_PADDING, Encoder, _alike
 from models.errors import BundleError
 from models.task import Cost, Row
 from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, TRANSLATION, run, session
@@ -73,3 +77,13 @@ def test_dropped_and_forgotten_rows_are_not_computed() -> None:
 def test_a_graph_that_is_not_packed_is_refused() -> None:
     with pytest.raises(BundleError, match="a packed graph has inputs"):
         Encoder(session(TRANSLATION, "step"))
+
+
+@given(st.lists(st.integers(1, 512), max_size=40))
+def test_rows_that_are_padded_together_have_similar_lengths(lengths: list[int]) -> None:
+    groups = _alike(lengths)
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        assert max(lengths[index] for index in group) <= MOST_PADDING * min(lengths[index] for index in group)
+    firsts = [min(lengths[index] for index in group) for group in groups]
+    assert all(later > MOST_PADDING * earlier for earlier, later in pairwise(firsts))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import BundleError
-from models.packing import WIDTH_MULTIPLE, check_packed, pack
+from models.packing import WIDTH_MULTIPLE, check_packed, is_padded, pack, pad
 from models.task import Row
 
 lengths = st.lists(st.integers(1, 50), min_size=1, max_size=8)
@@ -54,3 +54,22 @@ def test_a_graph_that_asks_for_something_else_is_refused() -> None:
     check_packed(["tokens", "pad"])
     with pytest.raises(BundleError, match="has inputs attention_mask, known are"):
         check_packed(["tokens", "attention_mask"])
+
+
+@given(lengths)
+def test_padding_stands_behind_a_row_and_is_cut_off_again(lengths: list[int]) -> None:
+    rows = rows_of(lengths)
+    padded = pad(rows)
+    assert padded.padded_tokens.shape == padded.padded_segments.shape == (len(rows), max(lengths))
+    dims = ("rows", "width")
+    tokens, segments = padded.by_row(padded.padded_tokens, dims), padded.by_row(padded.padded_segments, dims)
+    assert [part.tolist() for part in tokens] == [row.tokens.tolist() for row in rows]
+    assert [part.tolist() for part in segments] == [row.segments.tolist() for row in rows if row.segments is not None]
+    assert [part.shape for part in padded.by_row(padded.padded_tokens, ("rows", 50))] == [(max(lengths),)] * len(rows)
+
+
+def test_the_inputs_of_a_graph_say_whether_it_pads() -> None:
+    assert is_padded(["padded_tokens", "lengths"])
+    assert not is_padded(["tokens", "pad"])
+    with pytest.raises(BundleError, match="a padded graph has inputs positions, known are"):
+        is_padded(["padded_tokens", "positions"])
