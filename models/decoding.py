@@ -87,12 +87,15 @@ def suppress(token_ids: Sequence[int]) -> Filter:
 
 def bad_words(words: Sequence[Sequence[int]]) -> Filter:
     """Forbid the last token of each word where the tokens before it have just been read."""
+    lengths = sorted({len(word) for word in words})
+    alike = [np.array([word for word in words if len(word) == length], np.int64) for length in lengths]
 
     def apply(scores: Array, read: Tokens) -> None:
-        for *prefix, last in words:
-            if len(prefix) <= read.shape[1]:
-                completes = (read[:, read.shape[1] - len(prefix) :] == prefix).all(1)
-                scores[completes, last] = -np.inf
+        for group in alike:
+            start = read.shape[1] - (group.shape[1] - 1)
+            if start >= 0:
+                beams, completed = np.nonzero((read[:, None, start:] == group[:, :-1]).all(-1))
+                scores[beams, group[completed, -1]] = -np.inf
 
     return apply
 

@@ -8,7 +8,7 @@ from models.export.recipe import Card
 
 _PARITY = """\
 Largest difference of a logit, error relative to the spread of the logits, how often the same choice is the likeliest,
-and how many rows decode greedily to the same tokens."""
+and how many rows decode to the same tokens, greedily and with beams."""
 
 
 def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequence[Parity]) -> str:

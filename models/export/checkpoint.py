@@ -21,6 +21,16 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 LONGEST_OUTPUT = 256
 
+_NO_SETTING: Mapping[str, Any] = {
+    "begin_suppress_tokens": None,
+    "encoder_no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "exponential_decay_length_penalty": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+}
+"""Settings of a generation config that decoding does not know, and the value at which they do nothing."""
+
 Answer: TypeAlias = Mapping[str, NDArray[Any]]
 """What a checkpoint computes for one row: float32 outputs, and the int64 tokens that its decoder was given."""
 
@@ -82,24 +92,34 @@ class EncoderDecoder:
 
     def limits(self) -> Limits:
         positions = self.model.config.max_position_embeddings
-        return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions))
+        beams = max(Limits.model_fields["max_beams"].default, self.model.generation_config.num_beams or 1)
+        return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions), max_beams=beams)
 
     def generation(self) -> GenerationDefaults:
         config = self.model.generation_config
         if not isinstance(config.eos_token_id, int) or not isinstance(config.decoder_start_token_id, int):
             found = f"eos_token_id is {config.eos_token_id}, decoder_start_token_id is {config.decoder_start_token_id}"
             raise ExportError(f"the checkpoint must name one end token and one decoder start token: {found}")
-        bad_words = config.bad_words_ids or []
-        if any(len(words) != 1 for words in bad_words):
-            raise ExportError("bad_words_ids of several tokens each are not supported")
+        unknown = [name for name, nothing in _NO_SETTING.items() if getattr(config, name, None) not in (None, nothing)]
+        if unknown:
+            raise ExportError(f"the generation config has settings that are not supported: {', '.join(unknown)}")
+        words = [tuple(word) for word in config.bad_words_ids or [] if word != [config.eos_token_id]]
+        longest = self.limits().max_new_tokens
         return GenerationDefaults(
             decoder_start_token_id=config.decoder_start_token_id,
             eos_token_id=config.eos_token_id,
             forced_bos_token_id=config.forced_bos_token_id,
-            suppressed_token_ids=tuple(word for (word,) in bad_words),
-            max_new_tokens=self.limits().max_new_tokens,
+            forced_eos_token_id=_only(config.forced_eos_token_id),
+            suppressed_token_ids=tuple(word[0] for word in words if len(word) == 1),
+            bad_words=tuple(word for word in words if len(word) > 1),
+            max_new_tokens=min(longest, config.max_new_tokens or (config.max_length or longest + 1) - 1),
+            min_new_tokens=config.min_new_tokens or max((config.min_length or 1) - 1, 0),
             repetition_penalty=config.repetition_penalty or 1.0,
             no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
+            num_beams=config.num_beams or 1,
+            length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+            early_stopping=config.early_stopping or False,
+            renormalize_logits=bool(config.renormalize_logits),
         )
 
     def sources(self, limits: Limits) -> Mapping[Role, Source]:
@@ -113,20 +133,22 @@ class EncoderDecoder:
         }
 
     def answer(self, row: Row) -> Answer:
-        """`decoded`, the greedy tokens, end token included; `target`, what the decoder read for them; its `logits`."""
+        """`decoded`, the row's tokens, end token included; `target`, what the decoder read for them; its `logits`."""
         if row.generation is None:
             raise ValueError("an encoder-decoder answers rows that ask for generation")
-        source = torch.from_numpy(row.tokens)[None]
+        source, asked = torch.from_numpy(row.tokens)[None], row.generation
+        of_beams = {"length_penalty": asked.length_penalty, "early_stopping": asked.early_stopping}
         with torch.inference_mode():
             tokens = self.model.generate(
                 source,
                 attention_mask=torch.ones_like(source),
-                num_beams=1,
                 do_sample=False,
-                max_length=row.generation.max_new_tokens + 1,
-                repetition_penalty=row.generation.repetition_penalty,
-                no_repeat_ngram_size=row.generation.no_repeat_ngram_size,
-                forced_eos_token_id=None,
+                max_new_tokens=None,
+                max_length=asked.max_new_tokens + 1,
+                repetition_penalty=asked.repetition_penalty,
+                no_repeat_ngram_size=asked.no_repeat_ngram_size,
+                num_beams=asked.num_beams,
+                **(of_beams if asked.num_beams > 1 else {}),
             )
             logits = self.model(input_ids=source, decoder_input_ids=tokens[:, :-1]).logits
         return {"decoded": tokens[0, 1:].numpy(), "target": tokens[0, :-1].numpy(), "logits": logits[0].numpy()}
@@ -208,6 +230,14 @@ class NextItem:
         with torch.inference_mode():
             hidden = self.model(torch.from_numpy(row.tokens)[None])
             return {"scores": self.model.scores(hidden[0, -1])[1:].numpy()}
+
+
+def _only(token_ids: int | list[int] | None) -> int | None:
+    if not isinstance(token_ids, list):
+        return token_ids
+    if len(token_ids) != 1:
+        raise ExportError(f"the checkpoint must name one forced end token: {token_ids}")
+    return token_ids[0]
 
 
 def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable[[Path], Checkpoint]:

@@ -1,7 +1,7 @@
 """How far a bundle's graphs are from the checkpoint that they were made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ RANDOM_LENGTHS = (21, 1, 9, 40, 16, 3)
 """Of rows with random tokens: ragged, around and beyond the width that rows are padded to."""
 
 RANDOM_NEW_TOKENS = 12
+RANDOM_BEAMS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Parity:
         relative_error: root mean square of the differences, divided by the standard deviation of the logits.
         agreement: how often the same token, item or place is the likeliest, in [0, 1]; tokens are compared with the
             decoder given what the checkpoint decoded.
-        decoded: the part of rows, in [0, 1], that decode greedily to the very tokens of the checkpoint; None where
-            nothing is decoded.
+        decoded: the part of rows, in [0, 1], that decode to the very tokens of the checkpoint, greedily and with
+            beams; None where nothing is decoded.
     """
 
     precision: Precision
@@ -41,17 +42,24 @@ class Parity:
 
 
 def random_rows(vocabulary: int, manifest: Manifest) -> list[Row]:
-    """Rows of random tokens, decoded as the manifest says; the same ones each time."""
+    """Rows of random tokens; the same ones each time.
+
+    Where something is decoded, as the manifest says but once greedily and once with beams.
+    """
     rng = np.random.default_rng(0)
     lengths = [min(length, manifest.limits.max_tokens) for length in RANDOM_LENGTHS]
-    generation = None
-    if (defaults := manifest.generation) is not None:
-        generation = Generation(
-            max_new_tokens=min(RANDOM_NEW_TOKENS, manifest.limits.max_new_tokens),
-            repetition_penalty=defaults.repetition_penalty,
-            no_repeat_ngram_size=defaults.no_repeat_ngram_size,
-        )
-    return [Row(rng.integers(1, vocabulary, length), generation=generation) for length in lengths]
+    sources = [rng.integers(1, vocabulary, length) for length in lengths]
+    if (defaults := manifest.generation) is None:
+        return [Row(source) for source in sources]
+    greedy = Generation(
+        max_new_tokens=min(RANDOM_NEW_TOKENS, manifest.limits.max_new_tokens),
+        repetition_penalty=defaults.repetition_penalty,
+        no_repeat_ngram_size=defaults.no_repeat_ngram_size,
+        length_penalty=defaults.length_penalty,
+        early_stopping=defaults.early_stopping,
+    )
+    beams = replace(greedy, num_beams=defaults.num_beams if defaults.num_beams > 1 else RANDOM_BEAMS)
+    return [Row(source, generation=generation) for generation in (greedy, beams) for source in sources]
 
 
 def answers(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Answer]:
@@ -82,7 +90,7 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
 def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> float | None:
     if "decoded" not in expected[0]:
         return None
-    model = load_model(bundle, precision, slots=len(rows))
+    model = load_model(bundle, precision, slots=sum(row.generation.num_beams for row in rows if row.generation))
     model.admit(dict(enumerate(rows)))
     decoded: list[list[int]] = [[] for _ in rows]
     while events := model.step():

@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -15,6 +16,9 @@ class Decoding(Frozen):
     max_new_tokens: int | None = Field(None, gt=0)
     repetition_penalty: float | None = Field(None, gt=0)
     no_repeat_ngram_size: int | None = Field(None, ge=0)
+    num_beams: int | None = Field(None, gt=0)
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
 
 
 class Card(Frozen):

@@ -131,7 +131,8 @@ def _generation(checkpoint: Checkpoint, limits: Limits, recipe: Recipe) -> Gener
     defaults = checkpoint.generation()
     if defaults is None:
         return None
-    changed = {"max_new_tokens": limits.max_new_tokens} | recipe.generation.model_dump(exclude_none=True)
+    longest = min(defaults.max_new_tokens, limits.max_new_tokens)
+    changed = {"max_new_tokens": longest} | recipe.generation.model_dump(exclude_none=True)
     return defaults.model_copy(update=changed)
 
 

@@ -41,6 +41,9 @@ WORDS = [
     "there",
 ]
 VOCABULARY = 64
+END_BIAS = 3.0
+"""Makes outputs of random weights end at any length."""
+
 SIZES: Mapping[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 32,
@@ -75,18 +78,29 @@ def marian(folder: Path, **changes: Any) -> Path:
     config = MarianConfig(**{**SIZES, "activation_function": "swish", "scale_embedding": True, **changes})
     model = MarianMTModel(config)
     model.final_logits_bias.normal_()
-    model.generation_config.bad_words_ids = [[0]]
+    model.final_logits_bias[0, 1] = END_BIAS
+    model.generation_config.bad_words_ids = [[0], [7, 8], [1]]
+    model.generation_config.forced_eos_token_id = 1
+    model.generation_config.num_beams = 3
+    model.generation_config.renormalize_logits = True
     return _saved(model, folder)
 
 
 def bart(folder: Path, **changes: Any) -> Path:
-    """Learned positions, normalised embeddings, gelu; every setting of greedy search that a bundle can hold."""
+    """Learned positions, normalised embeddings, gelu; forced tokens at both ends, and what summaries are made with."""
     torch.manual_seed(2)
     model = BartForConditionalGeneration(BartConfig(**{**SIZES, "activation_function": "gelu", **changes}))
     model.final_logits_bias.normal_()
+    model.final_logits_bias[0, 1] = END_BIAS
     model.generation_config.forced_bos_token_id = 5
+    model.generation_config.forced_eos_token_id = [1]
+    model.generation_config.max_length = 12
+    model.generation_config.min_length = 4
     model.generation_config.no_repeat_ngram_size = 2
     model.generation_config.repetition_penalty = 1.3
+    model.generation_config.num_beams = 4
+    model.generation_config.length_penalty = 2.0
+    model.generation_config.early_stopping = True
     return _saved(model, folder)
 
 

@@ -75,8 +75,12 @@ def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
 
 def test_generation_settings_that_are_not_supported_are_refused(tmp_path: Path) -> None:
     _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint"))
-    checkpoint.model.generation_config.bad_words_ids = [[3, 4]]
-    with pytest.raises(ExportError, match="bad_words_ids of several tokens"):
+    checkpoint.model.generation_config.forced_eos_token_id = [1, 2]
+    with pytest.raises(ExportError, match=r"must name one forced end token: \[1, 2\]"):
+        checkpoint.generation()
+    checkpoint.model.generation_config.suppress_tokens = [3]
+    checkpoint.model.generation_config.encoder_no_repeat_ngram_size = 2
+    with pytest.raises(ExportError, match="not supported: encoder_no_repeat_ngram_size, suppress_tokens"):
         checkpoint.generation()
     checkpoint.model.generation_config.eos_token_id = [1, 2]
     with pytest.raises(ExportError, match="must name one end token"):

@@ -1,48 +1,27 @@
 """Checkpoints of each family through the whole exporter: exact in float32, independent of neighbours in int8."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.bundle import Bundle, Precision
+from models.bundle import GenerationDefaults
 from models.export.__main__ import main
 from models.export.checkpoint import ExportError, open_checkpoint
 from models.export.parity import FP32_TOLERANCE, Parity, answers, compare, random_rows, require_exact
-from models.export.recipe import Decoding
 from models.export.reference import load_reference
 from models.export.replay import replay
 from models.export.write import export
 from tests.export.checkpoints import FAMILIES, recipe, sasrec
+from tests.export.exported import Exported
 
 
-@dataclass(frozen=True)
-class Exported:
-    family: str
-    checkpoint: Path
-    bundle: Bundle
-    parities: Mapping[Precision, Parity]
-    reference: Path
-
-
-@pytest.fixture(scope="session", params=FAMILIES)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+@pytest.fixture(params=FAMILIES)
+def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Exported:
     """Both precisions of one family."""
-    folder = tmp_path_factory.mktemp(request.param)
-    task, make = FAMILIES[request.param]
-    checkpoint, reference = make(folder / "checkpoint"), folder / "reference.npz"
-    bundle, parities = export(
-        checkpoint,
-        task,
-        folder / "bundle",
-        recipe(task, generation=Decoding(no_repeat_ngram_size=3)) if task == "summarization" else recipe(task),
-        precisions=("fp32", "int8"),
-        reference=reference,
-    )
-    return Exported(request.param, checkpoint, bundle, {parity.precision: parity for parity in parities}, reference)
+    return exports(request.param)
 
 
 def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Exported) -> None:
@@ -88,11 +67,27 @@ def test_the_manifest_says_what_checkpoint_and_recipe_say(exported: Exported) ->
     assert manifest.parameters == sum(parameter.numel() for parameter in checkpoint.model.parameters())
     assert (manifest.tokenizer is None) == (exported.family == "sasrec")
     assert (manifest.catalogue is None) == (exported.family != "sasrec")
-    generation = manifest.generation and manifest.generation.model_dump(exclude={"repetition_penalty"})
-    shared = {"decoder_start_token_id": 0, "eos_token_id": 1, "max_new_tokens": 16}
-    assert generation == {
-        "marian": {**shared, "forced_bos_token_id": None, "suppressed_token_ids": (0,), "no_repeat_ngram_size": 0},
-        "bart": {**shared, "forced_bos_token_id": 5, "suppressed_token_ids": (), "no_repeat_ngram_size": 3},
+    shared = {"decoder_start_token_id": 0, "eos_token_id": 1, "forced_eos_token_id": 1}
+    assert manifest.generation == {
+        "marian": GenerationDefaults(
+            **shared,
+            suppressed_token_ids=(0,),
+            bad_words=((7, 8),),
+            max_new_tokens=16,
+            num_beams=3,
+            renormalize_logits=True,
+        ),
+        "bart": GenerationDefaults(
+            **shared,
+            forced_bos_token_id=5,
+            max_new_tokens=11,
+            min_new_tokens=3,
+            repetition_penalty=1.3,
+            no_repeat_ngram_size=3,
+            num_beams=4,
+            length_penalty=2.0,
+            early_stopping=True,
+        ),
     }.get(exported.family)
 
 
