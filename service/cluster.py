@@ -34,13 +34,13 @@ from service.errors import NotReady, StartError
 from service.gateway import create_app
 from service.hosting import READY_AGAIN_S, LocalHost, ModelCard, model_cards
 from service.metrics import Metrics, Observer, render
-from service.placement import Group, place
+from service.placement import GATEWAY, Group, place
 from service.settings import Settings
 
 logger = logging.getLogger("heedful.cluster")
 
-GATEWAY = "gateway"
 ASK_TIMEOUT_S = 2.0  # for a replica's metrics or readiness; one that takes longer is left out of this page
+LAST_WORD_S = 10.0  # for a replica to answer 503 after its drain timeout
 LOOK_AGAIN_S = 0.05
 # Refusing is our own admission's task: Ray would queue without bound beyond this.
 MAX_ONGOING_REQUESTS = 100_000
@@ -94,7 +94,14 @@ class ModelReplica:
         return _replica_id(), await self._host.metrics()
 
     async def drain(self) -> None:
-        await self._host.drain()
+        """Refuse what is new and return when all that was accepted is answered, at the latest with 503."""
+        timeout_s = self._settings.drain_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._host.drain()
+        except TimeoutError:
+            logger.warning("requests were still running after the drain timeout of %s s and get 503", timeout_s)
+            await asyncio.to_thread(self._host.stop)
 
 
 class ClusterHost:
@@ -189,7 +196,9 @@ async def _serve(settings: Settings, groups: Sequence[Group], on_ready: Callable
         if await _ready(settings, groups, stop):
             on_ready()
             await stop.wait()
-            await _drain(groups, settings.drain_timeout_s)
+            logger.info("draining: accepted requests are answered, new ones refused")
+            timeout_s = settings.drain_timeout_s + LAST_WORD_S
+            await asyncio.gather(*(_drain(group, timeout_s) for group in groups))
     finally:
         await serve.shutdown_async()  # type: ignore[no-untyped-call]
 
@@ -210,7 +219,9 @@ def _deploy(settings: Settings, groups: Sequence[Group]) -> None:
     serve.run_many(targets, wait_for_applications_running=False)
 
 
-def _application(name: str, replica: type, replicas: int, cpus: float, *arguments: object) -> serve.Application:
+def _application(
+    name: str, replica: type, replicas: int, cpus: float, settings: Settings, *arguments: object
+) -> serve.Application:
     deployment = serve.deployment(
         name=name,
         num_replicas=replicas,
@@ -218,9 +229,10 @@ def _application(name: str, replica: type, replicas: int, cpus: float, *argument
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         max_constructor_retry_count=2,
         max_surge_percent=100,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s,
         health_check_period_s=5,
     )(serve.ingress()(replica))
-    return deployment.bind(*arguments)
+    return deployment.bind(settings, *arguments)
 
 
 async def _ready(settings: Settings, groups: Sequence[Group], stop: asyncio.Event) -> bool:
@@ -238,10 +250,10 @@ async def _answers(client: httpx.AsyncClient, group: Group) -> bool:
     """Whether the load balancer has heard of the gateway and of this group."""
     card = group.cards[0]
     try:
-        answers = [await client.get("/readyz"), await client.post(card.routes[0], json=card.example)]
+        ready = await client.get("/readyz")
+        return ready.is_success and (await client.post(card.routes[0], json=card.example)).is_success
     except httpx.TransportError:
         return False
-    return all(answer.is_success for answer in answers)
 
 
 def _all_run(status: ServeStatus) -> bool:
@@ -261,22 +273,13 @@ def _all_run(status: ServeStatus) -> bool:
     return all(application.status is ApplicationStatus.RUNNING for application in status.applications.values())
 
 
-async def _drain(groups: Sequence[Group], timeout_s: float) -> None:
-    """Let every replica refuse new requests and answer what it has accepted."""
-    logger.info("draining: accepted requests are answered, new ones refused")
-    try:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(*(_drain_group(group) for group in groups))
-    except TimeoutError:
-        logger.warning("requests were still running after the drain timeout of %s s and are cut", timeout_s)
-
-
-async def _drain_group(group: Group) -> None:
+async def _drain(group: Group, timeout_s: float) -> None:
+    """Let every replica of the group refuse new requests and answer what it has accepted."""
     try:
         handle: DeploymentHandle[Any] = await asyncio.to_thread(serve.get_app_handle, group.name)
-        await handle.broadcast("drain").results_async(return_exceptions=True)
-    except RayServeException:
-        logger.warning("replica %s has nothing to drain: it is not running", group.name)
+        await handle.broadcast("drain").results_async(timeout_s=timeout_s, return_exceptions=True)
+    except (RayServeException, TimeoutError) as error:
+        logger.warning("replica %s did not drain: %s", group.name, error)
 
 
 def _cpus_per_replica(settings: Settings, groups: int) -> float:

@@ -9,6 +9,7 @@ from service.hosting import ModelCard
 from service.settings import ModelSettings, SettingsError
 
 ROOT = "/v1"
+GATEWAY = "gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,14 @@ def place(models: Sequence[ModelSettings], cards: Sequence[ModelCard]) -> tuple[
         cards: of the same models in the same order.
 
     Raises:
-        SettingsError: two groups would need the same prefix, or a path would reach another group than its model's.
+        SettingsError: two groups would need the same prefix, a path would reach another group than its model's, or a
+            group has the gateway's name.
     """
     members: defaultdict[str, list[ModelCard]] = defaultdict(list)
     for model, card in zip(models, cards, strict=True):
         members[model.replica].append(card)
+    if GATEWAY in members:
+        raise SettingsError(f"setting models: the replica's name {GATEWAY!r} is taken by the gateway; choose another")
     alone = len(members) == 1
     groups = tuple(Group(name, ROOT if alone else _prefix(own), tuple(own)) for name, own in members.items())
     by_prefix: dict[str, Group] = {}

@@ -42,6 +42,11 @@ def test_two_groups_under_one_prefix_are_refused(tmp_path: Path) -> None:
         placed(tmp_path, ("a", "one"), ("b", "two"), ("c", "two"))
 
 
+def test_the_gateway_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'gateway' is taken"):
+        placed(tmp_path, ("a", "gateway"), ("b", "other"))
+
+
 def test_a_group_of_several_tasks_serves_v1_and_keeps_its_paths(tmp_path: Path) -> None:
     models = [ModelSettings(bundle=tmp_path, replica=replica) for replica in ("rest", "rest", "alone")]
     own = (ModelSettings(bundle=write_bundle(tmp_path / "x", "x")),)
