@@ -14,10 +14,10 @@ Sublayer: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
     "swish": F.silu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
 }
 
 
