@@ -24,6 +24,7 @@ def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequ
             [
                 ("Task", manifest.task),
                 ("Architecture", architecture),
+                ("Graphs", _layout(manifest)),
                 ("Parameters", f"{manifest.parameters:,}"),
                 ("Precision and size", ", ".join(_size(manifest, name) for name in manifest.precisions)),
                 ("Languages", languages or "none"),
@@ -62,6 +63,15 @@ def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequ
         card.failures.strip(),
     ]
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+
+def _layout(manifest: Manifest) -> str:
+    names = {
+        name for graphs in manifest.precisions.values() for graph in graphs.graphs.values() for name in graph.inputs
+    }
+    if "padded_tokens" in names:
+        return "padded: rows of similar lengths are filled up to the longest; float32 only"
+    return "padding-free: rows of any lengths stand side by side"
 
 
 def _size(manifest: Manifest, name: str) -> str:

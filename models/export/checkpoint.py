@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import BartForConditionalGeneration, BertForQuestionAnswering, MarianMTModel
+from transformers import AutoModelForQuestionAnswering, BartForConditionalGeneration, MarianMTModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from models.bundle import GenerationDefaults, Limits, Role
 from models.errors import ModelError
 from models.export.graphs import Source, encoder_source, packed_source, step_source
-from models.nets.families import encoder_decoder, next_item, question_answering
+from models.export.span_scoring import SpanScoring
+from models.nets.families import encoder_decoder, next_item
 from models.nets.sasrec import SasRec
 from models.task import Row
 
@@ -154,47 +155,6 @@ class EncoderDecoder:
         return {"decoded": tokens[0, 1:].numpy(), "target": tokens[0, :-1].numpy(), "logits": logits[0].numpy()}
 
 
-class SpanScoring:
-    """A BERT checkpoint with a question answering head."""
-
-    tasks: ClassVar[tuple[str, ...]] = ("question-answering",)
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    @property
-    def vocabulary(self) -> int:
-        return int(self.model.config.vocab_size)
-
-    def architecture(self) -> str:
-        config = self.model.config
-        return (
-            f"encoder (bert), {config.num_hidden_layers} layers, width {config.hidden_size},"
-            f" {config.num_attention_heads} heads, vocabulary {config.vocab_size:,}"
-        )
-
-    def limits(self) -> Limits:
-        return Limits(max_tokens=self.model.config.max_position_embeddings)
-
-    def generation(self) -> None:
-        return None
-
-    def sources(self, limits: Limits) -> Mapping[Role, Source]:
-        net = question_answering(self.model, length=limits.max_tokens)
-        return {"forward": packed_source(net, dict.fromkeys(self._outputs, ("tokens",)), segments=True)}
-
-    def answer(self, row: Row) -> Answer:
-        """`start_logits` and `end_logits`, float32 [length]."""
-        segments = np.zeros_like(row.tokens) if row.segments is None else row.segments
-        with torch.inference_mode():
-            found = self.model(
-                input_ids=torch.from_numpy(row.tokens)[None], token_type_ids=torch.from_numpy(segments)[None]
-            )
-        return {name: found[name][0].numpy() for name in self._outputs}
-
-    _outputs = ("start_logits", "end_logits")
-
-
 class NextItem:
     """A checkpoint of our own SASRec."""
 
@@ -255,9 +215,19 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
 _FAMILIES: Mapping[str, Callable[[Path], Checkpoint]] = {
     "marian": _from_transformers(MarianMTModel, EncoderDecoder),
     "bart": _from_transformers(BartForConditionalGeneration, EncoderDecoder),
-    "bert": _from_transformers(BertForQuestionAnswering, SpanScoring),
     "sasrec": lambda folder: NextItem(SasRec.load(folder)),
 }
+
+_span_scoring = _from_transformers(AutoModelForQuestionAnswering, SpanScoring)
+
+
+def _loader(config: Mapping[str, Any]) -> Callable[[Path], Checkpoint] | None:
+    """How a checkpoint with this config.json is loaded; a family may also be one that only answers questions."""
+    family = config["model_type"]
+    answers_questions = any("ForQuestionAnswering" in name for name in config.get("architectures") or ())
+    if family in _FAMILIES and not answers_questions:
+        return _FAMILIES[family]
+    return _span_scoring if family in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES else None
 
 
 def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
@@ -270,17 +240,21 @@ def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
         ExportError: no configuration, an unknown family, no safetensors, or weights that do not fit.
     """
     try:
-        family = json.loads((folder / CONFIG_FILE).read_bytes())["model_type"]
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        family, loader = config["model_type"], _loader(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{folder}: no checkpoint, {CONFIG_FILE} with a model_type is needed: {error!r}") from error
-    if family not in _FAMILIES:
-        raise ExportError(f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}")
+    if loader is None:
+        raise ExportError(
+            f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}, nor does transformers have a"
+            " question answering head for it"
+        )
     if not any((folder / name).is_file() for name in WEIGHTS_FILES):
         raise ExportError(
             f"{folder}: {WEIGHTS_FILES[0]} is missing; weights in a pickle (.bin, .pt) are not read, since a pickle"
             " runs code: save the model as safetensors"
         )
     try:
-        return family, _FAMILIES[family](folder)
+        return family, loader(folder)
     except Exception as error:  # transformers, safetensors and torch each raise their own
         raise ExportError(f"{folder}: the checkpoint cannot be loaded: {error}") from error

@@ -90,7 +90,7 @@ def export(
             family=family,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
             languages=recipe.languages,
-            precisions=_graphs(checkpoint, limits, staged, report),
+            precisions=_graphs(checkpoint, limits, staged, precisions, report),
             tokenizer=_compact(source / TOKENIZER_FILE, staged / TOKENIZER_FILE),
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
             generation=_generation(checkpoint, limits, recipe),
@@ -141,21 +141,31 @@ def _created_by() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def _graphs(checkpoint: Checkpoint, limits: Limits, staged: Path, report: Report) -> dict[Precision, Graphs]:
-    """Write the graphs of both precisions, float32 first."""
+def _graphs(
+    checkpoint: Checkpoint, limits: Limits, staged: Path, asked: Sequence[Precision], report: Report
+) -> dict[Precision, Graphs]:
+    """Write the graphs of every precision that they have, float32 first."""
     try:
         sources = checkpoint.sources(limits)
     except ValueError as error:
         raise ExportError(str(error)) from error
+    possible = [name for name in _PRECISIONS if all(name in source.precisions for source in sources.values())]
+    if missing := set(asked) - set(possible):
+        raise ExportError(
+            f"this checkpoint's family has no {', '.join(missing)} graphs: export it as {', '.join(possible)}"
+        )
     written: dict[Precision, Graphs] = {}
-    for precision in _PRECISIONS:
+    for precision in possible:
         folder = staged / precision
         folder.mkdir()
         models = {}
         for role, source in sources.items():
             report(f"tracing {role}, {precision}")
             module = source.module if precision == "fp32" else to_int8(source.module)
-            models[role] = trace(replace(source, module=module))
+            try:
+                models[role] = trace(replace(source, module=module))
+            except Exception as error:  # torch raises its own
+                raise ExportError(f"this checkpoint's {role} cannot be traced: {error}") from error
         weights = save(models, folder)
         graphs: dict[Role, Graph] = {
             role: Graph(

@@ -6,13 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.nets.bart import bart
-from models.nets.encoders import question_answering
 from models.nets.layers import Embeddings, FeedForward, Residual
 from models.nets.packed import CrossAttentionEncoder, NextItemScorer, PackedAttention, PackedEncoder, PackedLayer
 from models.nets.step import DecoderStep
 from models.nets.t5 import t5
-
-__all__ = ["encoder_decoder", "next_item", "question_answering"]
 
 
 def encoder_decoder(model: Any, *, source_length: int, target_length: int) -> tuple[CrossAttentionEncoder, DecoderStep]:

@@ -1,0 +1,137 @@
+"""Question answering checkpoints of each encoder family through the whole exporter, and answers through the task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle, Languages, Limits, Precision
+from models.encoder import forward
+from models.export.checkpoint import Checkpoint, ExportError, open_checkpoint
+from models.export.parity import FP32_TOLERANCE, Parity, random_rows
+from models.export.recipe import Recipe
+from models.export.write import export
+from models.load import load
+from models.session import open_session
+from models.task import Output, Row
+from models.tasks.question_answering import QuestionAnswering, QuestionAnsweringRequest
+from tests.export.encoders import FAMILIES, PACKED, PADDED, QUESTION, TEXT, checkpoint
+
+REQUEST: dict[str, Any] = {"inputs": {"question": QUESTION, "context": TEXT}, "parameters": {"top_k": 5}}
+
+
+@dataclass(frozen=True)
+class Exported:
+    family: str
+    checkpoint: Checkpoint
+    bundle: Bundle
+    parities: Mapping[Precision, Parity]
+
+
+def recipe() -> Recipe:
+    return Recipe(
+        name="tiny",
+        source="random weights",
+        licence="CC0-1.0",
+        languages=Languages(source=("en",)),
+        limits=Limits(max_tokens=100),
+        example=REQUEST,
+    )
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Every precision that the family has."""
+    family, folder = request.param, tmp_path_factory.mktemp(request.param)
+    made = checkpoint(folder / "checkpoint", family)
+    precisions: tuple[Precision, ...] = ("fp32", "int8") if family in PACKED else ("fp32",)
+    bundle, parities = export(made, "question-answering", folder / "bundle", recipe(), precisions=precisions)
+    _, opened = open_checkpoint(made)
+    return Exported(family, opened, bundle, {parity.precision: parity for parity in parities})
+
+
+def rows(exported: Exported) -> list[Row]:
+    return random_rows(exported.checkpoint.vocabulary, exported.bundle.manifest)
+
+
+def test_every_token_gets_the_checkpoints_logits(exported: Exported) -> None:
+    assert exported.parities["fp32"].largest_difference <= FP32_TOLERANCE
+    session = open_session(exported.bundle, "fp32", "forward")
+    answers = [exported.checkpoint.answer(row) for row in rows(exported)]
+    for name in ("start_logits", "end_logits"):
+        assert np.concatenate([answer[name] for answer in answers]).std() > 0.1, "logits without spread prove nothing"
+    for expected, found in zip(answers, forward(session, rows(exported)), strict=True):
+        assert found.keys() == expected.keys()
+        for name, logits in expected.items():
+            np.testing.assert_allclose(found[name], logits, atol=FP32_TOLERANCE)
+
+
+def test_a_row_gets_the_same_alone_and_in_a_crowd(exported: Exported) -> None:
+    """Padding-free graphs the same bits; a padded one adds up in another order when it is wider."""
+    for precision in exported.parities:
+        session = open_session(exported.bundle, precision, "forward")
+        for row, crowd in zip(rows(exported), forward(session, rows(exported)), strict=True):
+            (alone,) = forward(session, [row])
+            for name, logits in alone.items():
+                np.testing.assert_allclose(crowd[name], logits, atol=0 if exported.family in PACKED else 1e-5)
+
+
+def test_int8_stays_near(exported: Exported) -> None:
+    """A trained model's error is a tenth of that of random weights, which quantize worst of all."""
+    if exported.family in PACKED:
+        assert 0 < exported.parities["int8"].relative_error < 0.25
+
+
+def test_served_answers_are_the_checkpoints_and_do_not_begin_with_a_blank(exported: Exported) -> None:
+    loaded = load(exported.bundle.folder, precision="fp32")
+    task = loaded.task
+    assert isinstance(task, QuestionAnswering)
+    request = QuestionAnsweringRequest.model_validate(REQUEST)
+    asked = list(next(task.solve(request)))
+    assert len(asked) > 1, "one window alone leaves the order of windows untested"
+    loaded.model.admit(dict(enumerate(asked)))
+    arrays = {event.row: event.arrays for event in loaded.model.step()}
+    served = finish(task, request, [arrays[index] for index in range(len(asked))])
+    expected = finish(task, request, [exported.checkpoint.answer(row) for row in asked])
+    assert [answer.answer for answer in served] == [answer.answer for answer in expected]
+    for answer in served:
+        assert answer.answer == answer.answer.strip() == TEXT[answer.start : answer.end]
+        assert answer.answer
+
+
+def finish(task: QuestionAnswering, request: QuestionAnsweringRequest, arrays: list[Any]) -> list[Any]:
+    solution = task.solve(request)
+    next(solution)
+    with pytest.raises(StopIteration) as stop:
+        solution.send([Output((), each, "stop") for each in arrays])
+    found: list[Any] = stop.value.value
+    return found
+
+
+def test_the_card_says_how_rows_are_laid_out(exported: Exported) -> None:
+    card = (exported.bundle.folder / "README.md").read_text()
+    assert ("padding-free" in card) == (exported.family in PACKED)
+    assert ("padded: rows" in card) == (exported.family in PADDED)
+
+
+def test_a_padded_family_has_no_int8(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path / "checkpoint", "gpt2")
+    with pytest.raises(ExportError, match="has no int8 graphs: export it as fp32"):
+        export(made, "question-answering", tmp_path / "bundle", recipe(), precisions=("int8",))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_parts_without_a_packed_form_are_padded(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path / "checkpoint", "deberta-v2", conv_kernel_size=3)
+    _, opened = open_checkpoint(made)
+    assert "padded_tokens" in opened.sources(Limits(max_tokens=40))["forward"].inputs
+
+
+def test_positions_behind_padding_count_against_the_limit(tmp_path: Path) -> None:
+    _, opened = open_checkpoint(checkpoint(tmp_path / "checkpoint", "roberta"))
+    assert opened.limits().max_tokens == 128
+    with pytest.raises(ValueError, match="the checkpoint has 128 positions, 129 were asked for"):
+        opened.sources(Limits(max_tokens=129))
