@@ -187,7 +187,8 @@ class LocalHost:
         return render(self._registry)
 
     def observer(self, card: ModelCard) -> Observer:
-        return self._observers[card.routes]
+        # Another replica's model is asked for here while that replica is away and its path is below our prefix.
+        return self._observers.get(card.routes) or self._metrics.observer(card.task, card.name)
 
     async def drain(self) -> None:
         """Refuse new requests and return when everything accepted is answered."""

@@ -157,26 +157,30 @@ async def test_a_killed_replica_costs_no_answer(cluster: Service, http: httpx.Cl
     await until(lambda: len(samples(http, "heedful_model_info", model="slow")) == 2)
 
 
-def test_a_model_whose_application_is_gone_answers_503_from_the_gateway(cluster: Service, http: httpx.Client) -> None:
-    """The last test here: nobody serves the slow model after it."""
+@pytest.mark.parametrize(("application", "path"), [("slow", SLOW), ("models", QUICK)])
+def test_a_model_whose_application_is_gone_answers_503(
+    cluster: Service, http: httpx.Client, application: str, path: str
+) -> None:
+    """The last tests here: first the replica with the shorter prefix answers for the slow model, then the gateway."""
     (raylet,) = named("raylet --raylet_socket_name", processes(cluster))
     address = next(word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address="))
     token = {**os.environ, "RAY_AUTH_MODE": "token"}
-    subprocess.run([sys.executable, "-c", DELETE, address], check=True, capture_output=True, timeout=120, env=token)
-    asyncio.run(until(lambda: http.post(SLOW, json=REQUEST).status_code == 503))
-    answer = http.post(SLOW, json=REQUEST)
+    command = [sys.executable, "-c", DELETE, address, application]
+    subprocess.run(command, check=True, capture_output=True, timeout=120, env=token)
+    asyncio.run(until(lambda: http.post(path, json=REQUEST).status_code != 200))
+    answer = http.post(path, json=REQUEST)
+    assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) >= 1
-    assert "no replica serves the model slow" in answer.json()["detail"]
     ready = http.get("/readyz")
     assert ready.status_code == 503
-    assert "slow" in ready.json()["detail"]
-    assert http.post(QUICK, json=REQUEST).status_code == 200
+    assert path.rpartition("/")[2].replace("recommendation", "quick") in ready.json()["detail"]
+    assert http.get("/v1/models").status_code == 200
 
 
 DELETE = """
 import sys, ray
 from ray import serve
 ray.init(address=sys.argv[1], log_to_driver=False)
-serve.delete("slow")
+serve.delete(sys.argv[2])
 """
