@@ -7,10 +7,19 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForQuestionAnswering, BartForConditionalGeneration, MarianMTModel
+from transformers import (
+    AutoModelForQuestionAnswering,
+    BartForConditionalGeneration,
+    M2M100ForConditionalGeneration,
+    MarianMTModel,
+    MBartForConditionalGeneration,
+    MT5ForConditionalGeneration,
+    PegasusForConditionalGeneration,
+    T5ForConditionalGeneration,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
-from models.bundle import GenerationDefaults, Limits, Role
+from models.bundle import GenerationDefaults, Languages, Limits, Role
 from models.errors import ModelError
 from models.export.graphs import Source, encoder_source, packed_source, step_source
 from models.export.span_scoring import SpanScoring
@@ -21,6 +30,8 @@ from models.task import Row
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 LONGEST_OUTPUT = 256
+LONGEST_WITHOUT_POSITIONS = 512
+"""Of sources where the checkpoint has no table of positions that would end: T5 was trained on as many."""
 
 _NO_SETTING: Mapping[str, Any] = {
     "begin_suppress_tokens": None,
@@ -59,6 +70,14 @@ class Checkpoint(Protocol):
         """As much as the checkpoint's positions allow."""
         ...
 
+    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+        """Take on the settings that a generating model has for this task alone.
+
+        Args:
+            first_token: the decoder is forced to start with it; None leaves that to the checkpoint.
+        """
+        ...
+
     def generation(self) -> GenerationDefaults | None:
         """What a generating model starts from."""
         ...
@@ -73,12 +92,13 @@ class Checkpoint(Protocol):
 
 
 class EncoderDecoder:
-    """A Marian or BART checkpoint."""
+    """A checkpoint of any encoder-decoder family."""
 
     tasks: ClassVar[tuple[str, ...]] = ("translation", "summarization")
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._prefix = ""
 
     @property
     def vocabulary(self) -> int:
@@ -86,15 +106,26 @@ class EncoderDecoder:
 
     def architecture(self) -> str:
         config = self.model.config
+        decoder_layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
         return (
-            f"encoder-decoder ({config.model_type}), {config.encoder_layers} + {config.decoder_layers} layers, width"
-            f" {config.d_model}, {config.encoder_attention_heads} heads, vocabulary {config.vocab_size:,}"
+            f"encoder-decoder ({config.model_type}), {config.num_hidden_layers} + {decoder_layers} layers, width"
+            f" {config.d_model}, {config.num_attention_heads} heads, vocabulary {config.vocab_size:,}"
         )
 
     def limits(self) -> Limits:
-        positions = self.model.config.max_position_embeddings
+        positions = getattr(self.model.config, "max_position_embeddings", LONGEST_WITHOUT_POSITIONS)
         beams = max(Limits.model_fields["max_beams"].default, self.model.generation_config.num_beams or 1)
         return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions), max_beams=beams)
+
+    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+        """`task_specific_params` of config.json, which names translation by its languages: `translation_en_to_de`."""
+        if task == "translation":
+            task = "_".join(("translation", *languages.source, "to", *languages.target))
+        settings = (getattr(self.model.config, "task_specific_params", None) or {}).get(task, {})
+        self._prefix = settings.get("prefix", "")
+        self.model.generation_config.update(**settings)
+        if first_token is not None:
+            self.model.generation_config.forced_bos_token_id = first_token
 
     def generation(self) -> GenerationDefaults:
         config = self.model.generation_config
@@ -107,6 +138,7 @@ class EncoderDecoder:
         words = [tuple(word) for word in config.bad_words_ids or [] if word != [config.eos_token_id]]
         longest = self.limits().max_new_tokens
         return GenerationDefaults(
+            prefix=self._prefix,
             decoder_start_token_id=config.decoder_start_token_id,
             eos_token_id=config.eos_token_id,
             forced_bos_token_id=config.forced_bos_token_id,
@@ -127,10 +159,9 @@ class EncoderDecoder:
         encoder, step = encoder_decoder(
             self.model, source_length=limits.max_tokens, target_length=limits.max_new_tokens
         )
-        width = self.model.config.d_model // encoder.heads
         return {
             "encoder": encoder_source(encoder),
-            "step": step_source(step, layers=encoder.layers, heads=encoder.heads, width=width),
+            "step": step_source(step, layers=encoder.layers, heads=encoder.heads, width=encoder.head_width),
         }
 
     def answer(self, row: Row) -> Answer:
@@ -177,6 +208,9 @@ class NextItem:
     def limits(self) -> Limits:
         return Limits(max_tokens=self.model.config.max_length)
 
+    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+        """Nothing is generated."""
+
     def generation(self) -> None:
         return None
 
@@ -215,6 +249,11 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
 _FAMILIES: Mapping[str, Callable[[Path], Checkpoint]] = {
     "marian": _from_transformers(MarianMTModel, EncoderDecoder),
     "bart": _from_transformers(BartForConditionalGeneration, EncoderDecoder),
+    "mbart": _from_transformers(MBartForConditionalGeneration, EncoderDecoder),
+    "pegasus": _from_transformers(PegasusForConditionalGeneration, EncoderDecoder),
+    "m2m_100": _from_transformers(M2M100ForConditionalGeneration, EncoderDecoder),
+    "t5": _from_transformers(T5ForConditionalGeneration, EncoderDecoder),
+    "mt5": _from_transformers(MT5ForConditionalGeneration, EncoderDecoder),
     "sasrec": lambda folder: NextItem(SasRec.load(folder)),
 }
 

@@ -13,6 +13,7 @@ from models.export.checkpoint import ExportError
 class Decoding(Frozen):
     """Replaces what the checkpoint's generation config says; absent fields keep it."""
 
+    prefix: str | None = None
     max_new_tokens: int | None = Field(None, gt=0)
     repetition_penalty: float | None = Field(None, gt=0)
     no_repeat_ngram_size: int | None = Field(None, ge=0)
@@ -35,6 +36,8 @@ class Recipe(Frozen):
     Args:
         source: where the weights come from.
         licence: SPDX expression of the weights.
+        first_token: a token of the tokenizer that the decoder is forced to start with, which in multilingual models
+            says the target language: NLLB's `fra_Latn`.
         limits: None takes what the checkpoint's positions allow.
         example: a request that the served model must answer before it counts as ready.
         references: further requests on which exported graphs are held against the checkpoint.
@@ -45,6 +48,7 @@ class Recipe(Frozen):
     source: str
     licence: str
     languages: Languages
+    first_token: str | None = None
     limits: Limits | None = None
     generation: Decoding = Decoding()
     example: dict[str, JsonValue]

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.bundle import Limits, Role
+from models.bundle import Languages, Limits, Role
 from models.export.graphs import Dims, Source, packed_source, padded_source
 from models.nets.encoders import question_answering
 from models.nets.layers import Unsupported
@@ -48,6 +48,9 @@ class SpanScoring:
 
     def limits(self) -> Limits:
         return Limits(max_tokens=min(self._positions(), LONGEST_PADDED))
+
+    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+        """Nothing is generated."""
 
     def generation(self) -> None:
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
+from tokenizers import Tokenizer
 
 from models.bundle import (
     MANIFEST,
@@ -79,6 +80,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         staged = Path(scratch) / "bundle"
         staged.mkdir()
+        checkpoint.specialise(task, recipe.languages, _token_id(source / TOKENIZER_FILE, recipe.first_token))
         limits = recipe.limits or checkpoint.limits()
         manifest = Manifest(
             schema_version=1,
@@ -125,6 +127,14 @@ def _compact(source: Path, target: Path) -> File | None:
     content = json.loads(source.read_text(encoding="utf-8"))
     target.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     return _file(target.parent, target)
+
+
+def _token_id(tokenizer: Path, token: str | None) -> int | None:
+    if token is None:
+        return None
+    if not tokenizer.is_file() or (found := Tokenizer.from_file(str(tokenizer)).token_to_id(token)) is None:
+        raise ExportError(f"field first_token: {token!r} is no token of {tokenizer}")
+    return int(found)
 
 
 def _generation(checkpoint: Checkpoint, limits: Limits, recipe: Recipe) -> GenerationDefaults | None:

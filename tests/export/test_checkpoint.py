@@ -22,7 +22,8 @@ def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> No
 
 def test_an_unknown_family_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(ExportError, match=r"model_type 'vit' is not one of marian, .*, nor does transformers have"):
+    known = "marian, bart, mbart, pegasus, m2m_100, t5, mt5, sasrec"
+    with pytest.raises(ExportError, match=f"model_type 'vit' is not one of {known}, nor does transformers have"):
         open_checkpoint(tmp_path)
 
 
@@ -69,7 +70,7 @@ def test_more_positions_than_the_checkpoint_has_are_refused(tmp_path: Path) -> N
 
 def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
     _, checkpoint = open_checkpoint(bart(tmp_path / "checkpoint", activation_function="tanh"))
-    with pytest.raises(ValueError, match="activation 'tanh' is not one of gelu, gelu_new, relu"):
+    with pytest.raises(ValueError, match="activation 'tanh' is not one of gelu, gelu_new"):
         checkpoint.sources(Limits(max_tokens=8, max_new_tokens=8))
 
 
