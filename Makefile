@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint
+.PHONY: serve test lint parity
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
@@ -14,6 +14,10 @@ serve: $(VENV)/serve.stamp
 
 test: lint
 	$(BIN)/pytest
+
+# How near exported graphs are to their checkpoints, for every family; docs/export.md shows the table.
+parity: $(VENV)/test.stamp
+	@$(BIN)/python -m tests.export.parity_table
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

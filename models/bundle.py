@@ -110,7 +110,8 @@ class Quality(Frozen):
 class Manifest(Frozen):
     """`bundle.json`: all that a bundle says of itself.
 
-    `example` is a request that the model must answer before it counts as ready.
+    `example` is a request that the model must answer before it counts as ready, `parity` a file of rows with what the
+    checkpoint answered to them.
     """
 
     schema_version: Literal[1]
@@ -125,6 +126,7 @@ class Manifest(Frozen):
     precisions: dict[Precision, Graphs] = Field(min_length=1)
     tokenizer: File | None = None
     catalogue: File | None = None
+    parity: File | None = None
     generation: GenerationDefaults | None = None
     limits: Limits
     quality: tuple[Quality, ...] = ()
@@ -137,7 +139,7 @@ class Manifest(Frozen):
             yield from (graph.file for graph in precision.graphs.values())
             if precision.weights is not None:
                 yield precision.weights
-        yield from (file for file in (self.tokenizer, self.catalogue) if file is not None)
+        yield from (file for file in (self.tokenizer, self.catalogue, self.parity) if file is not None)
 
 
 @dataclass(frozen=True, slots=True)

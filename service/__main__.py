@@ -1,4 +1,4 @@
-"""The heedful command: serve, run, models, check; a mistake of its user is one sentence and exit code 2."""
+"""The heedful command: serve, run, models, export, check; a mistake of its user is one sentence and exit code 2."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,11 @@ from rich.table import Table
 
 from models.bundle import open_bundle
 from models.errors import BundleError, ModelError
+from models.export.sample import Distance, check_sample
 from models.tasks import TASKS
 from service import logs
-from service.errors import ServiceError, StartError
+from service.errors import ServiceError, StartError, UsageError
+from service.export import export
 from service.hosting import LocalHost, ModelCard, model_cards
 from service.ray_environment import prepare
 from service.session import in_own_session
@@ -41,10 +43,6 @@ progress = Console(stderr=True)
 Config = Annotated[
     Path | None, typer.Option(help="YAML file with settings; the environment (HEEDFUL_PORT, …) wins over it.")
 ]
-
-
-class UsageError(Exception):
-    """The command cannot do what it was asked; one sentence and a next step."""
 
 
 class Runtime(StrEnum):
@@ -118,25 +116,34 @@ def run(
 
 @app.command(epilog="Example: `heedful models --config heedful.yaml`")
 def models(config: Config = None) -> None:
-    """List the models: task, name, precision, size, languages, measured quality."""
-    table = Table("task", "name", "precision", "parameters", "size", "languages", "quality")
+    """List the models: task, name, precision, size, languages, limits, measured quality."""
+    table = Table("task", "name", "precision", "parameters", "size", "languages", "limits", "quality")
     for card in model_cards(load_settings(config)):
         quality = "\n".join(f"{each.metric} {each.value:g} on {each.dataset}" for each in card.quality)
         languages = " → ".join(", ".join(codes) for codes in (card.languages.source, card.languages.target) if codes)
         size = f"{card.bytes / 1e6:.1f} MB"
-        table.add_row(card.task, card.name, card.precision, f"{card.parameters / 1e6:.1f} M", size, languages, quality)
+        parameters = f"{card.parameters / 1e6:.1f} M"
+        table.add_row(card.task, card.name, card.precision, parameters, size, languages, _limits(card), quality)
     Console().print(table)
+
+
+app.command(
+    epilog="Example: `heedful export Helsinki-NLP/opus-mt-en-de --task translation --out bundles/en-de`, or a directory"
+    " in place of the model's id."
+)(export)
 
 
 @app.command(epilog="Example: `heedful check models/bundles/translation`")
 def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]) -> None:
-    """Verify a bundle: hashes, graph signatures, and its own example answered in every precision."""
+    """Verify a bundle: hashes, graph signatures, and in every precision parity and its own example."""
     logs.configure("warning")
     with progress.status("hashing files"):
         opened = open_bundle(bundle)
     manifest = opened.manifest
+    files = list(manifest.files())
     typer.echo(
-        f"{manifest.name} {manifest.version}: {len(list(manifest.files()))} files hash to what the manifest says"
+        f"{manifest.name} {manifest.version}: {len(files)} files hash to what the manifest says,"
+        f" {sum(file.bytes for file in files) / 1e6:.1f} MB"
     )
     for precision in manifest.precisions:
         settings = Settings(models=(ModelSettings(bundle=bundle, precision=precision),))
@@ -146,6 +153,9 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
         typer.echo(f"{precision}: graphs match their signatures; {json.dumps(manifest.example)}")
         for line in _lines(manifest.task, answer):
             typer.echo(f"  → {line}")
+        with progress.status(f"comparing the {precision} graphs with the checkpoint's answers"):
+            found = check_sample(opened, precision)
+        typer.echo(f"{precision}: {_parity(found)}")
 
 
 def main() -> None:
@@ -198,6 +208,23 @@ def _lines(task: str, answer: Any) -> Iterator[str]:
     plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer)
     for each in plain if isinstance(plain, list) else [plain]:
         yield "\t".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in each.values())
+
+
+def _limits(card: ModelCard) -> str:
+    """Of one row, in tokens; a history is counted in items."""
+    limits = card.limits
+    if card.task == "recommendation":
+        return f"{limits.max_items} items"
+    produced = f", {limits.max_new_tokens} out" if card.task in {"translation", "summarization"} else ""
+    return f"{limits.max_tokens} tokens in{produced}"
+
+
+def _parity(found: Distance | None) -> str:
+    if found is None:
+        return "the bundle carries no answers of its checkpoint to compare with"
+    return (
+        f"relative error {found.relative_error:.1e} against the checkpoint's answers, same choice {found.agreement:.1%}"
+    )
 
 
 def _ready_line(settings: Settings, cards: list[ModelCard], seconds: float) -> str:

@@ -9,6 +9,10 @@ class StartError(Exception):
     """The service cannot start; one sentence for its operator, with a next step."""
 
 
+class UsageError(Exception):
+    """The command cannot do what it was asked; one sentence and a next step."""
+
+
 class ServiceError(Exception):
     """The service cannot answer now; the request itself may be perfectly good.
 

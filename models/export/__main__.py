@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
                 options.out,
                 read_recipe(options.recipe),
                 precisions=_PRECISIONS[options.precision],
+                replace_bundle=True,
                 reference=options.reference,
                 report=status.update,
             )

@@ -10,6 +10,19 @@ _PARITY = """\
 Largest difference of a logit, error relative to the spread of the logits, how often the same choice is the likeliest,
 and how many rows decode to the same tokens, greedily and with beams."""
 
+PARITY_COLUMNS = ("precision", "largest difference", "relative error", "same choice", "same output")
+
+
+def parity_row(parity: Parity) -> tuple[str, ...]:
+    """Text for each of `PARITY_COLUMNS`."""
+    return (
+        parity.precision,
+        f"{parity.largest_difference:.1e}",
+        f"{parity.relative_error:.1e}",
+        f"{parity.agreement:.1%}",
+        "" if parity.decoded is None else f"{parity.decoded:.0%}",
+    )
+
 
 def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequence[Parity]) -> str:
     """Markdown."""
@@ -46,19 +59,7 @@ def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequ
         else "Not measured.",
         "## Parity with the checkpoint",
         _PARITY,
-        _table(
-            ("precision", "largest difference", "relative error", "same choice", "same output"),
-            [
-                (
-                    parity.precision,
-                    f"{parity.largest_difference:.1e}",
-                    f"{parity.relative_error:.1e}",
-                    f"{parity.agreement:.1%}",
-                    "" if parity.decoded is None else f"{parity.decoded:.0%}",
-                )
-                for parity in parities
-            ],
-        ),
+        _table(PARITY_COLUMNS, [parity_row(parity) for parity in parities]),
         "## What it cannot do",
         card.failures.strip(),
     ]

@@ -20,7 +20,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES
 
 from models.bundle import GenerationDefaults, Languages, Limits, Role
-from models.errors import ModelError
+from models.export.errors import PICKLE_HINT
+from models.export.errors import ExportError as ExportError  # noqa: PLC0414 - known from here to others
 from models.export.graphs import Source, encoder_source, packed_source, step_source
 from models.export.span_scoring import SpanScoring
 from models.nets.families import encoder_decoder, next_item
@@ -45,10 +46,6 @@ _NO_SETTING: Mapping[str, Any] = {
 
 Answer: TypeAlias = Mapping[str, NDArray[Any]]
 """What a checkpoint computes for one row: float32 outputs, and the int64 tokens that its decoder was given."""
-
-
-class ExportError(ModelError):
-    """The checkpoint cannot be exported; one sentence and, where there is one, the next step."""
 
 
 class Checkpoint(Protocol):
@@ -269,6 +266,25 @@ def _loader(config: Mapping[str, Any]) -> Callable[[Path], Checkpoint] | None:
     return _span_scoring if family in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES else None
 
 
+def recognise(folder: Path) -> tuple[str, Callable[[Path], Checkpoint]]:
+    """The family of a checkpoint, which is `model_type` of its config.json, and how it is loaded.
+
+    Raises:
+        ExportError: no configuration, or an unknown family.
+    """
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        family, load = config["model_type"], _loader(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{folder}: no checkpoint, {CONFIG_FILE} with a model_type is needed: {error!r}") from error
+    if load is None:
+        raise ExportError(
+            f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}, nor does transformers have a"
+            " question answering head for it"
+        )
+    return family, load
+
+
 def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
     """Load a checkpoint directory whose weights are safetensors.
 
@@ -278,22 +294,11 @@ def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
     Raises:
         ExportError: no configuration, an unknown family, no safetensors, or weights that do not fit.
     """
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        family, loader = config["model_type"], _loader(config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{folder}: no checkpoint, {CONFIG_FILE} with a model_type is needed: {error!r}") from error
-    if loader is None:
-        raise ExportError(
-            f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}, nor does transformers have a"
-            " question answering head for it"
-        )
+    family, load = recognise(folder)
     if not any((folder / name).is_file() for name in WEIGHTS_FILES):
-        raise ExportError(
-            f"{folder}: {WEIGHTS_FILES[0]} is missing; weights in a pickle (.bin, .pt) are not read, since a pickle"
-            " runs code: save the model as safetensors"
-        )
+        raise ExportError(f"{folder}: {WEIGHTS_FILES[0]} is missing; {PICKLE_HINT}")
     try:
-        return family, loader(folder)
+        return family, load(folder)
     except Exception as error:  # transformers, safetensors and torch each raise their own
-        raise ExportError(f"{folder}: the checkpoint cannot be loaded: {error}") from error
+        reason = (str(error) or repr(error)).strip().splitlines()[0]
+        raise ExportError(f"{folder}: the checkpoint cannot be loaded: {reason}") from error

@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedWriter
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx_ir
 import torch
 from torch import nn
@@ -131,36 +133,35 @@ def save(models: Mapping[Role, onnx_ir.Model], folder: Path) -> Path | None:
     Returns:
         The file of weights, None where the graphs hold nothing but small tensors.
     """
-    blobs: dict[bytes, tuple[int, bytes]] = {}
-    size = 0
-    for model in models.values():
-        for initializer in model.graph.initializers.values():
-            tensor = initializer.const_value
-            if tensor is None or tensor.nbytes < INLINE_BYTES:
-                continue
-            content = tensor.tobytes()
-            key = hashlib.sha256(content).digest()
-            if key not in blobs:
-                blobs[key] = (size, content)
-                size += -(-len(content) // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-            initializer.const_value = onnx_ir.ExternalTensor(
-                WEIGHTS_FILE,
-                blobs[key][0],
-                len(content),
-                tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape.numpy()),
-                name=initializer.name or "",
-                base_dir=folder,
-            )
+    path, offsets = folder / WEIGHTS_FILE, dict[bytes, int]()
+    with path.open("wb") as stream:
+        for model in models.values():
+            for initializer in model.graph.initializers.values():
+                tensor = initializer.const_value
+                if tensor is not None and tensor.nbytes >= INLINE_BYTES:
+                    initializer.const_value = _written(tensor, stream, offsets, initializer.name or "")
     for role, model in models.items():
         onnx_ir.save(model, folder / f"{role}.onnx")
-    if not blobs:
+    if not offsets:
+        path.unlink()
         return None
-    with (folder / WEIGHTS_FILE).open("wb") as stream:
-        for offset, content in blobs.values():
-            stream.seek(offset)
-            stream.write(content)
-    return folder / WEIGHTS_FILE
+    return path
+
+
+def _written(
+    tensor: onnx_ir.TensorProtocol, stream: BufferedWriter, offsets: dict[bytes, int], name: str
+) -> onnx_ir.ExternalTensor:
+    """The tensor as a place in the file of weights; `offsets` knows what stands there, by its hash."""
+    content = np.ascontiguousarray(tensor.numpy())
+    key = hashlib.sha256(content.data).digest()
+    if key not in offsets:
+        offsets[key] = stream.seek(-(-stream.tell() // ALIGNMENT_BYTES) * ALIGNMENT_BYTES)
+        stream.write(content.data)
+    shape = onnx_ir.Shape(tensor.shape.numpy())
+    where = Path(stream.name)
+    return onnx_ir.ExternalTensor(
+        where.name, offsets[key], content.nbytes, tensor.dtype, shape=shape, name=name, base_dir=where.parent
+    )
 
 
 def _forget_origin(model: onnx_ir.Model) -> None:

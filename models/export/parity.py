@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from models.bundle import Bundle, Manifest, Precision
-from models.export.checkpoint import Answer, Checkpoint, ExportError
+from models.export.checkpoint import Answer, Checkpoint
+from models.export.errors import ExportError
 from models.export.replay import replay
+from models.export.sample import TOLERANCE
 from models.load import load_model
 from models.task import Generation, Row
 
@@ -101,13 +103,22 @@ def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected
     return float(np.mean([ours == theirs for ours, theirs in zip(decoded, wanted, strict=True)]))
 
 
-def require_exact(parity: Parity) -> None:
-    """Refuse float32 graphs that do not compute what the checkpoint computes.
+def require_parity(parity: Parity) -> None:
+    """Refuse graphs that do not compute what the checkpoint computes, as near as their precision allows.
 
     Raises:
-        ExportError: a logit differs by more than the tolerance, or a row decodes to other tokens.
+        ExportError: float32 logits differ by more than the tolerance or a row decodes to other tokens; int8 logits have
+            a larger relative error than the tolerance.
     """
-    if parity.largest_difference > FP32_TOLERANCE:
+    if parity.precision == "int8":
+        most = TOLERANCE[parity.precision]
+        if not parity.relative_error <= most:
+            raise ExportError(
+                f"int8 changes the logits by {parity.relative_error:.2f} of their spread, at most {most} is allowed:"
+                " this checkpoint does not bear it, export it with --precision fp32"
+            )
+        return
+    if not parity.largest_difference <= FP32_TOLERANCE:
         raise ExportError(
             f"the {parity.precision} graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit,"
             f" at most {FP32_TOLERANCE:.0e} is allowed: this checkpoint has something that the exporter does not know"

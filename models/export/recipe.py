@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from models.bundle import Frozen, Languages, Limits, Name, Quality
-from models.export.checkpoint import ExportError
+from models.export.errors import ExportError
 
 
 class Decoding(Frozen):

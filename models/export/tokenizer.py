@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, processors
 
 from models.export.charsmap import InexactRules
-from models.export.checkpoint import ExportError
+from models.export.errors import ExportError
 from models.export.languages import LanguageTokens, language_tokens, surroundings
 from models.export.sentencepiece_model import NEVER, Vocabulary, build
 

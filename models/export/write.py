@@ -1,10 +1,10 @@
 """Puts a bundle together in a temporary folder, proves it there, and moves it into place whole."""
 
+import gc
 import importlib.metadata
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,21 +28,27 @@ from models.bundle import (
 )
 from models.errors import InvalidInput
 from models.export.card import model_card
-from models.export.checkpoint import Checkpoint, ExportError, open_checkpoint
+from models.export.checkpoint import Checkpoint, open_checkpoint
+from models.export.errors import ExportError
 from models.export.graphs import save, trace
-from models.export.parity import Parity, answers, compare, random_rows, require_exact
+from models.export.parity import Parity, answers, compare, random_rows, require_parity
 from models.export.recipe import Recipe
 from models.export.reference import save_reference
+from models.export.staging import require_place, require_space, staging
 from models.nets.int8 import to_int8
 from models.task import Row, Task
 from models.tasks import TASKS
+from models.tasks.recommendation import Recommendation
 
 TOKENIZER_FILE = "tokenizer.json"
 CATALOGUE_FILE = "catalogue.json"
 ITEMS_FILE = "items.json"
+PARITY_FILE = "parity.npz"
+PARITY_ROWS = 8
 REFERENCE_NEW_TOKENS = 32
 
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_BYTES_PER_PARAMETER: Mapping[Precision, float] = {"fp32": 4.2, "int8": 1.4}
+"""On disk, with room for what is stored twice: joined projections, and positions in float32."""
 
 Report = Callable[[str], None]
 
@@ -54,32 +60,35 @@ def export(
     recipe: Recipe,
     *,
     precisions: Sequence[Precision] = ("int8",),
+    replace_bundle: bool = False,
     reference: Path | None = None,
     report: Report = lambda _step: None,
 ) -> tuple[Bundle, tuple[Parity, ...]]:
     """Export a checkpoint directory to a bundle at `out`.
 
     Everything is written next to `out` first, opened as any bundle is, and compared with the checkpoint; only then is
-    it renamed. A bundle that is there already is replaced at the end, and left alone when anything fails.
+    it renamed. A bundle that is replaced is replaced at the end, and left alone when anything fails.
 
     Args:
         precisions: `fp32`, `int8` or both; float32 graphs are always made and compared, and kept where named.
+        replace_bundle: a bundle at `out` may be replaced.
         reference: also write the checkpoint's answers to the recipe's requests there.
         report: is told what is being done.
 
     Raises:
         ExportError: the checkpoint, the recipe or the folder does not fit, or the graphs do not compute the same.
     """
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} exists and is no bundle: choose another folder")
+    require_place(out, replace=replace_bundle)
+    made: tuple[Precision, ...] = ("fp32", *(precision for precision in precisions if precision != "fp32"))
     report(f"reading {source}")
     family, checkpoint = open_checkpoint(source)
     if task not in checkpoint.tasks:
         raise ExportError(f"a {family} checkpoint serves {' or '.join(checkpoint.tasks)}, not {task}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        staged = Path(scratch) / "bundle"
-        staged.mkdir()
+    if task != Recommendation.id and not (source / TOKENIZER_FILE).is_file():
+        raise ExportError(f"{source}: {TOKENIZER_FILE} is missing: save the tokenizer there with save_pretrained")
+    parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    with staging(out) as staged:
+        require_space(out.parent, int(parameters * sum(_BYTES_PER_PARAMETER[precision] for precision in made)))
         checkpoint.specialise(task, recipe.languages, _token_id(source / TOKENIZER_FILE, recipe.first_token))
         limits = recipe.limits or checkpoint.limits()
         manifest = Manifest(
@@ -90,9 +99,9 @@ def export(
             source=recipe.source,
             licence=recipe.licence,
             family=family,
-            parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+            parameters=parameters,
             languages=recipe.languages,
-            precisions=_graphs(checkpoint, limits, staged, precisions, report),
+            precisions=_graphs(checkpoint, limits, made, staged, report),
             tokenizer=_compact(source / TOKENIZER_FILE, staged / TOKENIZER_FILE),
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
             generation=_generation(checkpoint, limits, recipe),
@@ -105,18 +114,22 @@ def export(
         report("comparing with the checkpoint")
         requests = _reference_rows(bundle, recipe)
         rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
-        expected = answers(checkpoint, rows)
+        expected, architecture = answers(checkpoint, rows), checkpoint.architecture()
+        del checkpoint
+        gc.collect()  # its memory is needed for the sessions
         parities = tuple(compare(bundle, precision, rows, expected) for precision in manifest.precisions)
-        require_exact(parities[0])
+        for parity in parities:
+            require_parity(parity)
         if reference is not None:
             save_reference(reference, requests, expected[: len(requests)])
         for dropped in set(manifest.precisions) - set(precisions):
             shutil.rmtree(staged / dropped)
-        manifest = manifest.model_copy(update={"precisions": {p: manifest.precisions[p] for p in precisions}})
-        card = model_card(manifest, recipe.card, checkpoint.architecture(), parities)
+        save_reference(staged / PARITY_FILE, requests[:PARITY_ROWS], expected[: len(requests)][:PARITY_ROWS])
+        kept = {precision: manifest.precisions[precision] for precision in precisions}
+        manifest = manifest.model_copy(update={"precisions": kept, "parity": _file(staged, staged / PARITY_FILE)})
+        card = model_card(manifest, recipe.card, architecture, parities)
         (staged / "README.md").write_text(card, encoding="utf-8")
         _seal(manifest, staged)
-        _move(staged, out, Path(scratch) / "previous")
     return open_bundle(out), parities
 
 
@@ -152,20 +165,20 @@ def _created_by() -> str:
 
 
 def _graphs(
-    checkpoint: Checkpoint, limits: Limits, staged: Path, asked: Sequence[Precision], report: Report
+    checkpoint: Checkpoint, limits: Limits, precisions: Sequence[Precision], staged: Path, report: Report
 ) -> dict[Precision, Graphs]:
-    """Write the graphs of every precision that they have, float32 first."""
+    """Write the graphs of each precision."""
     try:
         sources = checkpoint.sources(limits)
     except ValueError as error:
         raise ExportError(str(error)) from error
-    possible = [name for name in _PRECISIONS if all(name in source.precisions for source in sources.values())]
-    if missing := set(asked) - set(possible):
+    possible = [name for name in precisions if all(name in source.precisions for source in sources.values())]
+    if missing := set(precisions) - set(possible):
         raise ExportError(
-            f"this checkpoint's family has no {', '.join(missing)} graphs: export it as {', '.join(possible)}"
+            f"this checkpoint's family has no {', '.join(missing)} graphs: export it with --precision {possible[0]}"
         )
     written: dict[Precision, Graphs] = {}
-    for precision in possible:
+    for precision in precisions:
         folder = staged / precision
         folder.mkdir()
         models = {}
@@ -213,15 +226,3 @@ def _shortened(row: Row, max_new_tokens: int) -> Row:
 
 def _file(staged: Path, path: Path) -> File:
     return File(path=path.relative_to(staged).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size)
-
-
-def _move(staged: Path, out: Path, previous: Path) -> None:
-    """Rename the folder to `out`; a bundle that is there moves out of the way, and back should the rename fail."""
-    if out.exists():
-        out.rename(previous)
-    try:
-        staged.rename(out)
-    except OSError:
-        if previous.exists():
-            previous.rename(out)
-        raise

@@ -22,8 +22,8 @@ class Int8Table(nn.Module):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        scales = weight.abs().amax(1).clamp(min=_SMALLEST) / _LEVELS
-        self.register_buffer("values", torch.round(weight / scales[:, None]).to(torch.int8))
+        scales = torch.linalg.vector_norm(weight, torch.inf, 1).clamp(min=_SMALLEST) / _LEVELS
+        self.register_buffer("values", (weight / scales[:, None]).round_().to(torch.int8))
         self.register_buffer("scales", scales)
 
 
@@ -83,9 +83,10 @@ class Int8Linear(nn.Module):
 def to_int8(module: nn.Module) -> nn.Module:
     """A copy of the module with int8 in place of every linear map and of every embedding of a vocabulary.
 
-    Tables of positions and segments stay float32: they are small, and every token reads them.
+    What stays float32 is shared with the module, so that no second copy of a checkpoint fills the memory. Tables of
+    positions and segments do: they are small, and every token reads them.
     """
-    result = copy.deepcopy(module)
+    result = copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
     embedded = {id(part.weight) for part in result.modules() if isinstance(part, nn.Embedding)}
     tables: dict[int, Int8Table] = {}
 

@@ -9,7 +9,8 @@ import torch
 from transformers import BertConfig, BertModel
 
 from models.bundle import Limits
-from models.export.checkpoint import ExportError, open_checkpoint
+from models.export.checkpoint import open_checkpoint
+from models.export.errors import ExportError
 from models.export.recipe import read_recipe
 from models.export.write import export
 from tests.export.checkpoints import bart, bert, marian, recipe, sasrec

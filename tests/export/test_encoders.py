@@ -10,7 +10,8 @@ import pytest
 
 from models.bundle import Bundle, Languages, Limits, Precision
 from models.encoder import forward
-from models.export.checkpoint import Checkpoint, ExportError, open_checkpoint
+from models.export.checkpoint import Checkpoint, open_checkpoint
+from models.export.errors import ExportError
 from models.export.parity import FP32_TOLERANCE, Parity, random_rows
 from models.export.recipe import Recipe
 from models.export.write import export
@@ -119,7 +120,7 @@ def test_the_card_says_how_rows_are_laid_out(exported: Exported) -> None:
 
 def test_a_padded_family_has_no_int8(tmp_path: Path) -> None:
     made = checkpoint(tmp_path / "checkpoint", "gpt2")
-    with pytest.raises(ExportError, match="has no int8 graphs: export it as fp32"):
+    with pytest.raises(ExportError, match="has no int8 graphs: export it with --precision fp32"):
         export(made, "question-answering", tmp_path / "bundle", recipe(), precisions=("int8",))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 

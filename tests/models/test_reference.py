@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from models.export.reference import load_reference
-from models.export.replay import replay
+from models.export.sample import distance
 from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, SUMMARIZATION, TRANSLATION, opened
 
 REFERENCES = Path(__file__).parent / "reference"
@@ -30,16 +28,6 @@ AGREEMENT = 0.9
 )
 def test_int8_answers_are_near_the_checkpoints(folder: Path) -> None:
     bundle = opened(folder)
-    rows, expected = load_reference(REFERENCES / f"{bundle.manifest.name}.npz")
-    found = replay(bundle, "int8", rows, [answer.get("target") for answer in expected])
-    squares, spreads, choices = [], [], []
-    for ours, theirs in zip(found, expected, strict=True):
-        for name, array in ours.items():
-            kept = np.take_along_axis(array, theirs["logits_ids"], -1) if name == "logits" else array
-            squares.append(((kept - theirs[name]) ** 2).ravel())
-            spreads.append(((theirs[name] - theirs[name].mean(-1, keepdims=True)) ** 2).ravel())
-            best = theirs["logits_ids"][:, 0] if name == "logits" else theirs[name].argmax()
-            choices.append(np.atleast_1d(array.argmax(-1) == best))
-    error = float(np.sqrt(np.concatenate(squares).mean() / np.concatenate(spreads).mean()))
-    assert error <= RELATIVE_ERROR[bundle.manifest.name]
-    assert np.concatenate(choices).mean() >= AGREEMENT
+    found = distance(bundle, "int8", REFERENCES / f"{bundle.manifest.name}.npz")
+    assert found.relative_error <= RELATIVE_ERROR[bundle.manifest.name]
+    assert found.agreement >= AGREEMENT

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import write_bundle
 
-COMMANDS = ("serve", "run", "models", "check")
+COMMANDS = ("serve", "run", "models", "export", "check")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,9 @@ def test_models_shows_what_the_cards_say(bundles: Path) -> None:
     run = heedful(bundles, "models")
     assert run.returncode == 0, run.stderr
     first = next(line for line in run.stdout.splitlines() if " first " in line)
-    assert all(word in first for word in ("recommendation", "fp32", "en → fr", "HR@10 0.25 on a test", "4.2 MB"))
+    assert all(
+        word in first for word in ("recommendation", "fp32", "en → fr", "1000 items", "HR@10 0.25 on a test", "4.2 MB")
+    )
     assert " beside " in run.stdout
 
 
@@ -80,6 +82,7 @@ def test_check_answers_the_example_in_every_precision(bundles: Path) -> None:
     assert "first 1: 2 files hash to what the manifest says" in run.stdout
     assert 'fp32: graphs match their signatures; {"inputs": {"history": ["i1"]}}' in run.stdout
     assert run.stdout.count("→ i") == 10
+    assert "fp32: the bundle carries no answers of its checkpoint to compare with" in run.stdout
 
 
 def test_check_names_the_file_with_the_flipped_byte(tmp_path: Path) -> None:
