@@ -57,12 +57,14 @@ def _memory(process: psutil.Process) -> int:
 
 
 def _first_answer(url: str, server: subprocess.Popen[bytes], began: float) -> float:
-    while server.poll() is None and time.perf_counter() - began < GIVE_UP_S:
-        try:
-            if httpx.post(url, json=QUESTION, timeout=10).status_code == 200:
-                return time.perf_counter()
-        except httpx.TransportError:
-            time.sleep(0.05)
+    with httpx.Client(timeout=10) as http:
+        while server.poll() is None and time.perf_counter() - began < GIVE_UP_S:
+            try:
+                if http.post(url, json=QUESTION).status_code == 200:
+                    return time.perf_counter()
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
     ended = f"the service ended with status {server.returncode}" if server.returncode is not None else "gave up"
     raise SystemExit(f"no answer from {url} after {time.perf_counter() - began:.0f} s: {ended}")
 
