@@ -19,6 +19,10 @@ test: lint
 parity: $(VENV)/test.stamp
 	@$(BIN)/python -m tests.export.parity_table
 
+# How long each host takes to its first answer, and what it then holds.
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m loadtests.footprint
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
