@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint parity
+.PHONY: serve test lint parity bench
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
