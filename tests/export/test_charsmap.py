@@ -18,7 +18,7 @@ START = "\U0010fff3"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_sentencepiece(tmp_path_factory.mktemp("charsmap") / "model", english()[:300], vocab_size=300)
+    return train_sentencepiece(tmp_path_factory.mktemp("charsmap") / "model", english(300), vocab_size=300)
 
 
 @pytest.fixture(scope="module")

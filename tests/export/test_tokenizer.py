@@ -8,13 +8,13 @@ import pytest
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
-from models.export.checkpoint import ExportError
+from models.export.errors import ExportError
 from models.export.tokenizer import Comparison, Converted, compare, original_tokenizer, tokenizer_json
 from models.text import Tokenizer
 from tests.export import vocabularies
 from tests.export.vocabularies import FROM_WORDS, NASTY, WITH_SENTENCEPIECE, english, french
 
-ENGLISH = english()
+ENGLISH = english(720)
 FRENCH = french(600)
 TRAINING = [*ENGLISH[:600], *FRENCH[:300]]
 TEXTS = [*NASTY, *ENGLISH[-120:], *FRENCH[-60:]]
@@ -49,7 +49,8 @@ def compared(checkpoint: Path, targets: list[str]) -> Comparison:
 
 
 def exact(found: Comparison) -> bool:
-    return found.texts > len(NASTY) and not (found.encoded or found.tied or found.decoded)
+    """Nothing differs, but for a tie at most."""
+    return found.texts > len(NASTY) and not (found.encoded or found.decoded) and len(found.tied) <= 1
 
 
 @pytest.mark.parametrize("family", WITH_SENTENCEPIECE)
