@@ -127,7 +127,6 @@ def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "task", "words"),
     [
-        ("gpt2", "translation", "model_type 'gpt2' is not one of "),
         ("shop", "question-answering", "a sasrec checkpoint serves recommendation, not question-answering"),
         ("no-tokenizer", "question-answering", "no-tokenizer: tokenizer.json is missing: save the tokenizer there"),
         ("truncated", "question-answering", "truncated: the checkpoint cannot be loaded: "),
