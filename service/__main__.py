@@ -45,6 +45,10 @@ Config = Annotated[
 ]
 
 
+# HAProxy reaches the replicas of its machine at 127.0.0.1, and they listen where it does.
+RAY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104 - for the operator to choose
+
+
 class Runtime(StrEnum):
     """What runs the models: a Ray Serve cluster, or this process alone."""
 
@@ -70,6 +74,11 @@ def serve(
     def ready() -> None:
         typer.echo(_ready_line(settings, cards, time.monotonic() - began))
 
+    if runtime is Runtime.ray and settings.host not in RAY_HOSTS:
+        raise UsageError(
+            f"setting host: on Ray it is one of {', '.join(RAY_HOSTS)}, got {settings.host}; "
+            "choose one of them, or --runtime embedded"
+        )
     listener = _listen(settings)
     if runtime is Runtime.embedded:
         from service.embedded import run_embedded

@@ -114,7 +114,11 @@ def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
         (["check", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml cannot be read as YAML"),
         (["serve", "--port", "70000"], "setting port: Input should be less than or equal to 65535, got 70000"),
-        (["serve", "--host", "nowhere.invalid"], "cannot listen on nowhere.invalid port 8000: "),
+        (["serve", "--host", "::1"], "setting host: on Ray it is one of 127.0.0.1, localhost, 0.0.0.0, got ::1"),
+        (
+            ["serve", "--host", "nowhere.invalid", "--runtime", "embedded"],
+            "cannot listen on nowhere.invalid port 8000: ",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(bundles: Path, arguments: list[str], words: str) -> None:
