@@ -23,9 +23,10 @@ from models.errors import BundleError, ModelError
 from models.export.sample import Distance, check_sample
 from models.tasks import TASKS
 from service import logs
+from service.contract import ModelCard
 from service.errors import ServiceError, StartError, UsageError
 from service.export import export
-from service.hosting import LocalHost, ModelCard, model_cards
+from service.hosting import LocalHost, model_cards
 from service.ray_environment import prepare
 from service.session import in_own_session
 from service.settings import ModelSettings, Settings, SettingsError, load_settings

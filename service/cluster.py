@@ -29,10 +29,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BundleError
 from service import exposition, logs
+from service.contract import ModelCard
 from service.engine import Timing
 from service.errors import NotReady, StartError
 from service.gateway import create_app
-from service.hosting import READY_AGAIN_S, LocalHost, ModelCard, model_cards
+from service.hosting import READY_AGAIN_S, LocalHost, model_cards
 from service.metrics import Metrics, Observer, render
 from service.placement import GATEWAY, Group, place
 from service.settings import Settings

@@ -12,10 +12,11 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.responses import Response
 
 from models.tasks import TASKS
+from service.contract import ModelCard, Problem
 from service.engine import Timing
 from service.errors import NotReady
-from service.hosting import READY_AGAIN_S, Host, ModelCard
-from service.problems import Problem, install, status_of_any
+from service.hosting import READY_AGAIN_S, Host
+from service.problems import install, status_of_any
 from service.settings import Settings
 from service.transport import ClientGoneError, JsonRequest, RequestIds, deadline, unless_gone
 

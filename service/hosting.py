@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from models.bundle import Languages, Limits, Manifest, Precision, Quality, read_manifest
+from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
 from models.load import Loaded, load, preferred
 from models.tasks import TASKS
 from service import admission
+from service.contract import ModelCard
 from service.engine import Engine, Timing
 from service.errors import NotReady
 from service.metrics import Metrics, Observer, render
@@ -22,27 +23,6 @@ from service.settings import ModelSettings, Settings
 logger = logging.getLogger("heedful.hosting")
 
 READY_AGAIN_S = 1
-
-
-class ModelCard(BaseModel):
-    """What `GET /v1/models` says of one model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    task: str
-    routes: tuple[str, ...]
-    version: str
-    source: str
-    licence: str
-    family: str
-    parameters: int
-    precision: Precision
-    bytes: int
-    languages: Languages
-    limits: Limits
-    quality: tuple[Quality, ...]
-    example: dict[str, JsonValue]
 
 
 class Host(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from service.hosting import ModelCard
+from service.contract import ModelCard
 from service.settings import ModelSettings, SettingsError
 
 ROOT = "/v1"

@@ -7,36 +7,17 @@ from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.errors import InvalidInput
+from service.contract import FieldError, Problem
 from service.errors import Retryable, ServiceError, status_of
 
 logger = logging.getLogger("heedful.gateway")
 
 SHOWN_CHARACTERS = 80
-
-
-class FieldError(BaseModel):
-    """One field of the request that cannot be accepted."""
-
-    pointer: str = Field(description="JSON pointer (RFC 6901) of the field.", examples=["/parameters/top_k"])
-    detail: str
-
-
-class Problem(BaseModel):
-    """An RFC 9457 problem. `error` repeats `detail` for clients of the Hugging Face Inference API."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    error: str
-    request_id: str
-    errors: list[FieldError] | None = None
 
 
 def problem(
