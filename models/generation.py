@@ -66,6 +66,27 @@ Inputs = Annotated[
 """One text or a list of texts; always a list once validated."""
 
 
+class WritingRequest(Closed):
+    """What the requests of all tasks that write text have in common."""
+
+    inputs: Inputs = Field(description="A text or a list of texts.")
+    stream: bool = Field(
+        False, description="Answer with server-sent events while the text is being written; inputs is then one text."
+    )
+
+
+def check_writing(request: WritingRequest, limits: Limits) -> None:
+    """Refuse what `check_inputs` refuses, and a stream of several texts.
+
+    Raises:
+        InvalidInput: also when `stream` is asked for more than one text.
+        TooLarge: see `check_inputs`.
+    """
+    check_inputs(request.inputs, limits)
+    if request.stream and len(request.inputs) > 1:
+        raise InvalidInput(f"inputs must be 1 text with stream: true, got {len(request.inputs)}", pointer="/inputs")
+
+
 def check_inputs(inputs: list[str], limits: Limits) -> None:
     """Refuse too many, too long or blank texts.
 

@@ -1,6 +1,6 @@
 """The contracts between a task (what a caller asks), a model (what computes) and the engine that joins the two."""
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
@@ -136,6 +136,27 @@ Solution: TypeAlias = Generator[Sequence[Row], Sequence[Output], Res]
 """Yields rows that may run side by side, is sent their outputs in the same order, and returns the response."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """Texts that are about to be written.
+
+    Args:
+        rows: what is to be generated, in the order of reading.
+        decode: the text of a row's tokens, also of the first ones alone.
+        join: the answer's texts from those of the rows, and whether these are all; if not, the texts end with the
+            last row that is given.
+    """
+
+    rows: Sequence[Row]
+    decode: Callable[[Sequence[int]], str]
+    join: Callable[[Sequence[str], bool], list[str]]
+
+    def write(self) -> Solution[list[str]]:
+        """The solution whose response are the texts."""
+        outputs = (yield self.rows) if self.rows else ()
+        return self.join([self.decode(output.tokens) for output in outputs], True)
+
+
 class Task(Protocol[Req, Res]):
     """What a caller asks of one opened bundle. Pure: the same request gives the same rows."""
 
@@ -150,4 +171,12 @@ class Task(Protocol[Req, Res]):
             InvalidInput: the request names something that the bundle does not have; before the first yield.
             TooLarge: the request exceeds a limit of the bundle; before the first yield.
         """
+        ...
+
+
+class WritingTask(Task[Req, Res], Protocol):
+    """A task whose answer is text, which can be read while it is being written."""
+
+    def draft(self, request: Req) -> Draft:
+        """What `solve` writes for one request. Raises what `solve` raises."""
         ...

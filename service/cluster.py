@@ -29,8 +29,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BundleError
 from service import exposition, logs
-from service.contract import ModelCard
-from service.engine import Timing
+from service.callers import Timing
+from service.contract import ModelCard, StreamEvent
 from service.errors import NotReady, StartError
 from service.gateway import create_app
 from service.hosting import READY_AGAIN_S, LocalHost, model_cards
@@ -117,6 +117,9 @@ class ClusterHost:
         self._observers = {card.routes: self._metrics.observer(card.task, card.name) for card in self.cards}
 
     async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:  # noqa: ARG002
+        raise NotReady(f"no replica serves the model {card.name} at the moment", READY_AGAIN_S)
+
+    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:  # noqa: ARG002
         raise NotReady(f"no replica serves the model {card.name} at the moment", READY_AGAIN_S)
 
     async def not_ready(self) -> Sequence[str]:

@@ -48,25 +48,34 @@ class Problem(BaseModel):
 
 
 class StreamToken(BaseModel):
-    """What one event adds to the text; `logprob` is the natural logarithm of the token's probability."""
+    """A token, and the text that became certain with it: often a whole word, often nothing."""
 
-    id: int
+    id: int | None = Field(description="None in the last event, which brings the rest of the text.")
     text: str
-    logprob: float
-    special: bool
+
+
+class StreamTiming(BaseModel):
+    """Where the time went, in milliseconds."""
+
+    queue: float
+    encode: float
+    decode: float
 
 
 class StreamDetails(BaseModel):
-    """How the text came to its end."""
+    """What the last event says of the whole answer."""
 
-    finish_reason: Literal["eos_token", "length"]
+    finish_reason: Literal["eos_token", "length"] = Field(
+        description="`length` when max_new_tokens ended a part of the text."
+    )
     generated_tokens: int
+    timing_ms: StreamTiming
 
 
 class StreamEvent(BaseModel):
-    """One event of a streamed answer. The texts of all tokens joined are `generated_text`, which the last event has."""
+    """One server-sent event; the texts of all tokens together are `generated_text`."""
 
     index: int
     token: StreamToken
-    generated_text: str | None = None
-    details: StreamDetails | None = None
+    generated_text: str | None = Field(None, description="In the last event alone.")
+    details: StreamDetails | None = Field(None, description="In the last event alone.")

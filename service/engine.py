@@ -6,62 +6,24 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service.admission import Admission, Change, Limits, time_left_s
+from service.callers import Call, Caller, Follower, Timing, wake
 from service.errors import DeadlinePassed, Draining, ServiceError
 from service.metrics import Observer
 from service.rows import Batch, Rows
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 # How long `stop` waits for the thread to end its step. A step takes well under a second; one that takes longer hangs.
 STOP_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time of a request went, summed over its yields; the three add up to the time from yield to outputs.
-
-    Args:
-        queue_s: seconds until the first of its rows was admitted.
-        encode_s: seconds in `admit` with at least one of its rows.
-        decode_s: the rest until the last row was done: steps, and rows that waited while others of the request ran.
-        generated_tokens: over all rows, without end tokens.
-        source_tokens: over all rows.
-    """
-
-    queue_s: float = 0.0
-    encode_s: float = 0.0
-    decode_s: float = 0.0
-    generated_tokens: int = 0
-    source_tokens: int = 0
-
-    def plus(self, batch: Batch) -> "Timing":
-        """With a batch that is done."""
-        return Timing(
-            self.queue_s + batch.joined_at - batch.submitted_at,
-            self.encode_s + batch.encode_s,
-            self.decode_s + batch.done_at - batch.joined_at - batch.encode_s,
-            self.generated_tokens + sum(len(output.tokens) for output in batch.outputs.values()),
-            self.source_tokens + batch.tokens,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Caller:
-    """Who waits for a batch: `done` is set in `loop`, to the error if there was one."""
-
-    batch: Batch
-    loop: asyncio.AbstractEventLoop
-    done: "asyncio.Future[Exception | None]"
 
 
 class Engine:
@@ -89,7 +51,7 @@ class Engine:
         self._lock = threading.Condition()
         self._admission = Admission(limits)
         self._next_row = 0
-        self._accepted: dict[int, _Caller] = {}  # every request that is not answered yet, with what it yielded last
+        self._accepted: dict[int, Caller] = {}  # every request that is not answered yet, with what it yielded last
         self._arrived: list[Batch] = []
         self._gone: list[int] = []
         self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
@@ -122,7 +84,9 @@ class Engine:
         with self._lock:
             return self._admission.backlog_s()
 
-    async def answer(self, solution: Solution[R], *, deadline: float | None = None) -> tuple[R, Timing]:
+    async def answer(
+        self, solution: Solution[R], *, deadline: float | None = None, follower: Follower | None = None
+    ) -> tuple[R, Timing]:
         """Run a request to its end.
 
         When the awaiting task is cancelled or the deadline passes, its rows leave the model before the next step.
@@ -130,6 +94,7 @@ class Engine:
         Args:
             solution: what a task's `solve` returned, not started; it is closed in any case.
             deadline: on the clock of `time.monotonic()`, in seconds.
+            follower: is told what rows bring as soon as they do; of all that the solution yields.
 
         Raises:
             InvalidInput: from the solution.
@@ -143,7 +108,7 @@ class Engine:
             left_s = time_left_s(deadline, time.monotonic())
             try:
                 async with asyncio.timeout(left_s) as scope:
-                    return await self._solve(solution)
+                    return await self._solve(solution, follower)
             except TimeoutError as error:
                 if not scope.expired():
                     raise
@@ -172,7 +137,7 @@ class Engine:
             self._draining = self._stopping = True
             callers = list(self._accepted.values())
             self._lock.notify()
-        self._wake((caller, self._refusal()) for caller in callers)
+        self._wake((caller, partial(caller.settle, self._refusal())) for caller in callers)
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_S)
         if self._thread.is_alive():
@@ -180,7 +145,7 @@ class Engine:
 
     # The caller's side, in the caller's event loop.
 
-    async def _solve(self, solution: Solution[R]) -> tuple[R, Timing]:
+    async def _solve(self, solution: Solution[R], follower: Follower | None) -> tuple[R, Timing]:
         if self._draining:
             raise self._refusal()
         request = next(self._request_ids)
@@ -190,7 +155,7 @@ class Engine:
             while True:
                 outputs: Sequence[Output] = ()
                 if rows:
-                    caller = self._submit(request, rows)
+                    caller = self._submit(request, rows, follower)
                     failure = await caller.done
                     if failure is not None:
                         raise failure
@@ -204,7 +169,7 @@ class Engine:
         finally:
             self._leave(request)
 
-    def _submit(self, request: int, rows: Sequence[Row]) -> _Caller:
+    def _submit(self, request: int, rows: Sequence[Row], follower: Follower | None) -> Caller:
         loop = asyncio.get_running_loop()
         tokens = sum(len(row.tokens) for row in rows)
         with self._lock:
@@ -215,10 +180,11 @@ class Engine:
                 self._admission.offer(len(rows), tokens)
             ids = range(self._next_row, self._next_row + len(rows))
             self._next_row = ids.stop
-            caller = _Caller(Batch(request, ids, rows, tokens, time.monotonic()), loop, loop.create_future())
+            batch = Batch(request, ids, rows, tokens, time.monotonic(), is_followed=follower is not None)
+            caller = Caller(batch, loop, loop.create_future(), follower)
             self._admission.book(Change(waiting_rows=len(rows), waiting_tokens=tokens))
             self._accepted[request] = caller
-            self._arrived.append(caller.batch)
+            self._arrived.append(batch)
             self._lock.notify()
         return caller
 
@@ -233,7 +199,7 @@ class Engine:
             drained, self._drained = self._drained, []
         for loop, waiter in drained:
             with suppress(RuntimeError):  # that loop is closed
-                loop.call_soon_threadsafe(_set_results, [(waiter, None)])
+                loop.call_soon_threadsafe(_release, waiter)
 
     def _refusal(self) -> Draining:
         with self._lock:
@@ -284,21 +250,18 @@ class Engine:
 
     def _deliver(self) -> None:
         settled, self._rows.settled = self._rows.settled, []
-        if settled:
-            with self._lock:
-                callers = [(self._accepted.get(batch.request), failure) for batch, failure in settled]
-            self._wake((caller, failure) for caller, failure in callers if caller is not None)
+        progress, self._rows.progress = self._rows.progress, []
+        if not settled and not progress:
+            return
+        with self._lock:
+            told = [(self._accepted.get(batch.request), news) for batch, news in progress]
+            done = [(self._accepted.get(batch.request), failure) for batch, failure in settled]
+        calls = [(caller, partial(caller.follower, news)) for caller, news in told if caller and caller.follower]
+        self._wake([*calls, *((caller, partial(caller.settle, failure)) for caller, failure in done if caller)])
 
-    def _wake(self, callers: Iterable[tuple[_Caller, Exception | None]]) -> None:
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[_Caller, Exception | None]]] = {}
-        for caller, failure in callers:
-            loops.setdefault(caller.loop, []).append((caller, failure))
-        for loop, settled in loops.items():
-            try:
-                loop.call_soon_threadsafe(_set_results, [(caller.done, failure) for caller, failure in settled])
-            except RuntimeError:  # that loop is closed, and its callers with it
-                for caller, _ in settled:
-                    self._leave(caller.batch.request)
+    def _wake(self, calls: Iterable[tuple[Caller, Call]]) -> None:
+        for caller in wake(calls):
+            self._leave(caller.batch.request)
 
     def _fail_all(self, error: BaseException) -> None:
         _log.error("%s: all requests fail, because the loop itself failed", self._name, exc_info=error)
@@ -311,7 +274,7 @@ class Engine:
         except BaseException:  # noqa: BLE001 - see `_run`
             _log.exception("%s: the model cannot be reset", self._name)
         self._deliver()
-        self._wake((caller, _interrupted(self._name, error)) for caller in callers)
+        self._wake((caller, partial(caller.settle, _interrupted(self._name, error))) for caller in callers)
 
 
 def _interrupted(name: str, error: BaseException) -> ComputeError:
@@ -320,7 +283,6 @@ def _interrupted(name: str, error: BaseException) -> ComputeError:
     return failure
 
 
-def _set_results(results: Iterable[tuple["asyncio.Future[T]", T]]) -> None:
-    for future, result in results:
-        if not future.done():
-            future.set_result(result)
+def _release(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

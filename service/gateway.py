@@ -1,26 +1,38 @@
 """The HTTP contract: typed routes made from the models' cards, and the operational routes beside them."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import models_json_schema
+from pydantic_core import to_json
 from starlette.responses import Response
 
+from models.generation import WritingRequest
 from models.tasks import TASKS
-from service.contract import ModelCard, Problem
-from service.engine import Timing
+from service.callers import Timing
+from service.contract import ModelCard, Problem, StreamEvent
 from service.errors import NotReady
 from service.hosting import READY_AGAIN_S, Host
-from service.problems import install, status_of_any
+from service.problems import install, problem_of, status_of_any
 from service.settings import Settings
-from service.transport import ClientGoneError, JsonRequest, RequestIds, deadline, unless_gone
+from service.transport import (
+    CLIENT_CLOSED_REQUEST,
+    ClientGoneError,
+    EventStream,
+    JsonRequest,
+    RequestIds,
+    deadline,
+    unless_gone,
+)
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for the log and the metrics; nobody reads the response
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -41,6 +53,20 @@ class Index(BaseModel):
     docs: str
 
 
+class _App(FastAPI):
+    """FastAPI with the schemas of what it does not make responses of: problems and events."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            super().openapi()["components"]["schemas"] |= _SCHEMAS["$defs"]
+        return super().openapi()
+
+
+_SCHEMAS = models_json_schema(
+    [(Problem, "serialization"), (StreamEvent, "serialization")], ref_template="#/components/schemas/{model}"
+)[1]
+
+
 def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = None) -> FastAPI:
     """The ASGI application in front of a host's models.
 
@@ -49,7 +75,7 @@ def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = No
         settings: limits and timeouts.
         lifespan: run around the application's life, such as starting the engines.
     """
-    app = FastAPI(
+    app = _App(
         title="Heedful",
         summary="Translation, summarization, question answering and recommendation by attention models.",
         version=version("heedful"),
@@ -104,7 +130,7 @@ def _tasks(host: Host, settings: Settings) -> APIRouter:
                 summary=f"{card.task.capitalize()} with {card.name}",
                 operation_id=f"{card.task}{'' if route == f'/v1/{card.task}' else '_' + card.name}",
                 response_model=TASKS[card.task].response_type,
-                responses=_problems(400, 413, 415, 422, 429, 500, 503, 504),
+                responses=_answers(card.task) | _problems(400, 413, 415, 422, 429, 500, 503, 504),
                 openapi_extra={"requestBody": {"content": {"application/json": {"example": card.example}}}},
             )
         router.include_router(own)
@@ -120,18 +146,24 @@ def _route_class(host: Host, card: ModelCard, settings: Settings) -> type[APIRou
 
             async def counted(request: Request) -> Response:
                 began = time.perf_counter()
-                status = CLIENT_CLOSED_REQUEST  # a cancelled handler's caller has gone
-                try:
-                    limit = settings.limits.max_body_bytes
-                    response = await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
-                    status = response.status_code
-                except Exception as error:
-                    status = status_of_any(error)
-                    raise
-                else:
-                    return response
-                finally:
+
+                def count(status: int) -> None:
                     host.observer(card).request(status, time.perf_counter() - began)
+
+                limit = settings.limits.max_body_bytes
+                try:
+                    response = await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
+                except asyncio.CancelledError:
+                    count(CLIENT_CLOSED_REQUEST)
+                    raise
+                except Exception as error:
+                    count(status_of_any(error))
+                    raise
+                if isinstance(response, EventStream):
+                    response.on_end = count
+                else:
+                    count(response.status_code)
+                return response
 
             return counted
 
@@ -145,6 +177,8 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
     async def answer(request: Request, body: BaseModel) -> Response:
         until = deadline(request, settings.request_timeout_ms)
         try:
+            if isinstance(body, WritingRequest) and body.stream:
+                return await _stream(request, host.stream(card, body, until))
             result, timing = await unless_gone(request, host.answer(card, body, until))
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -155,11 +189,31 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
     return answer
 
 
+async def _stream(request: Request, events: AsyncGenerator[StreamEvent]) -> Response:
+    """Answer with events once there is the first one; what is raised before it is an ordinary problem."""
+    first = await unless_gone(request, anext(events))
+
+    async def encoded() -> AsyncGenerator[bytes]:
+        async with aclosing(events):
+            yield to_json(first)
+            async for event in events:
+                yield to_json(event)
+
+    return EventStream(encoded(), partial(problem_of, request))
+
+
 def _server_timing(timing: Timing) -> str:
     phases = {"queue": timing.queue_s, "encode": timing.encode_s, "decode": timing.decode_s}
     return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases.items())
 
 
+def _answers(task: str) -> dict[int | str, dict[str, Any]]:
+    if not issubclass(TASKS[task].request_type, WritingRequest):
+        return {}
+    events = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/StreamEvent"}}}
+    return {200: {"description": "The answer; with `stream: true` its tokens as server-sent events", "content": events}}
+
+
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {"application/problem+json": {"schema": TypeAdapter(Problem).json_schema()}}
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": "Problem (RFC 9457)", "content": content} for status in statuses}

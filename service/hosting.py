@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ValidationError
@@ -12,13 +12,16 @@ from pydantic import BaseModel, ValidationError
 from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
 from models.load import Loaded, load, preferred
+from models.task import WritingTask
 from models.tasks import TASKS
 from service import admission
-from service.contract import ModelCard
-from service.engine import Engine, Timing
+from service.callers import Timing
+from service.contract import ModelCard, StreamEvent
+from service.engine import Engine
 from service.errors import NotReady
 from service.metrics import Metrics, Observer, render
 from service.settings import ModelSettings, Settings
+from service.streaming import stream
 
 logger = logging.getLogger("heedful.hosting")
 
@@ -32,6 +35,10 @@ class Host(Protocol):
 
     async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
         """The task's response. Raises what `Engine.answer` raises, and NotReady."""
+        ...
+
+    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:
+        """The response of a task that writes text, while it is written. Raises what `answer` raises, at any time."""
         ...
 
     async def not_ready(self) -> Sequence[str]:
@@ -150,11 +157,20 @@ class LocalHost:
         logger.info("model %s answered its example", running.loaded.bundle.manifest.name)
 
     async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
+        running = self._ready(card)
+        return await running.engine.answer(running.loaded.task.solve(request), deadline=deadline)
+
+    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:
+        running = self._ready(card)
+        task = cast("WritingTask[BaseModel, Any]", running.loaded.task)  # only their requests ask for a stream
+        return stream(running.engine, task.draft(request), deadline)
+
+    def _ready(self, card: ModelCard) -> _Running:
         running = self._running.get(card.routes)
         if running is None or not running.is_ready:
             self.observer(card).rejected(NotReady.reason)
             raise NotReady(f"the model {card.name} is starting", READY_AGAIN_S)
-        return await running.engine.answer(running.loaded.task.solve(request), deadline=deadline)
+        return running
 
     async def not_ready(self) -> Sequence[str]:
         return [

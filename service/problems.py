@@ -1,7 +1,7 @@
 """From any exception to the RFC 9457 problem that the caller reads."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -48,11 +48,13 @@ def problem(
 
 def install(app: FastAPI) -> None:
     """Answer every exception of the app with a problem."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(InvalidInput, _invalid_input)
-    app.add_exception_handler(ServiceError, _service)
-    app.add_exception_handler(Exception, _unexpected)
+    for kind, handler in _HANDLERS:
+        app.add_exception_handler(kind, handler)
+
+
+async def problem_of(request: Request, error: Exception) -> Response:
+    """The response to an exception, for what has begun to answer before it was raised."""
+    return await next(handler for kind, handler in _HANDLERS if isinstance(error, kind))(request, error)
 
 
 def status_of_any(error: Exception) -> int:
@@ -94,6 +96,15 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("state", {}).get("request_id", "")
     logger.error("request_id=%s %s %s failed", request_id, request.method, request.url.path, exc_info=error)
     return problem(request, 500, f"the service failed on this request; its log has the reason under {request_id}")
+
+
+_HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Exception], Awaitable[Response]]], ...] = (
+    (HTTPException, _http),
+    (RequestValidationError, _validation),
+    (InvalidInput, _invalid_input),
+    (ServiceError, _service),
+    (Exception, _unexpected),
+)
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:

@@ -7,11 +7,26 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from models.errors import ComputeError
-from models.task import Array, Event, Model, Output, Row, RowId
+from models.task import Array, Event, FinishReason, Model, Output, Row, RowId
 from service.admission import Change
 from service.scheduler import LOOK_AHEAD, Turns, Waiting, plan
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a row has brought so far. After a second try it starts again with fewer tokens than before.
+
+    Args:
+        row: its place in the batch.
+        tokens: all that it has brought.
+        finish: set when there will be no more.
+    """
+
+    row: int
+    tokens: tuple[int, ...]
+    finish: FinishReason | None
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +37,7 @@ class Batch:
         request: it has at most one batch under way.
         ids: of its rows, in their order.
         tokens: source tokens of all rows.
+        is_followed: somebody wants to know of every token.
         joined_at: when the first row was about to be admitted; 0 before.
         encode_s: spent in `admit` with at least one of the rows.
         done_at: when the last row was done.
@@ -32,6 +48,7 @@ class Batch:
     rows: Sequence[Row]
     tokens: int
     submitted_at: float
+    is_followed: bool = False
     outputs: dict[RowId, Output] = field(default_factory=dict)
     joined_at: float = 0.0
     encode_s: float = 0.0
@@ -55,6 +72,7 @@ class Rows:
         change: since it was last reset by the reader, for the books of `Admission`.
         finished_tokens: source tokens of rows that finished, likewise.
         settled: batches that are done since then, with the error if one of their rows failed.
+        progress: what rows of followed batches have brought since then, in its order.
     """
 
     def __init__(self, model: Model, name: str) -> None:
@@ -68,6 +86,7 @@ class Rows:
         self.change = Change()
         self.finished_tokens = 0
         self.settled: list[tuple[Batch, ComputeError | None]] = []
+        self.progress: list[tuple[Batch, Progress]] = []
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -176,6 +195,9 @@ class Rows:
             job.tokens += event.tokens
             if event.arrays:
                 job.arrays.update(event.arrays)
+            if job.batch.is_followed:
+                progress = Progress(job.id - job.batch.ids.start, tuple(job.tokens), event.finish)
+                self.progress.append((job.batch, progress))
             if event.finish is not None:
                 del self._running[job.id]
                 self._suspects.pop(job.id, None)

@@ -5,18 +5,21 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("heedful.access")
 
 MAX_TIMEOUT_MS = 600_000
+HEARTBEAT_S = 10.0  # below the idle timeouts of common proxies, which start at 30 s
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for the log and the metrics; nobody reads the response
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 R = TypeVar("R")
@@ -125,14 +128,14 @@ def deadline(request: Request, default_ms: int) -> float:
     return time.monotonic() + int(given) / 1e3
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
+async def unless_gone(request: Request, work: Awaitable[R]) -> R:
     """Await `work`, but cancel it as soon as the caller hangs up.
 
     Raises:
         ClientGoneError: the caller hung up first.
     """
     answer = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(_disconnected(request.receive))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -143,6 +146,63 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R:
         answer.cancel()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class EventStream(Response):
+    """Server-sent events, each sent at once; a comment where none comes for `HEARTBEAT_S`.
+
+    When the caller hangs up, `events` is closed. When it raises, the last event is named `error` and has what `failed`
+    makes of the exception.
+
+    Attributes:
+        on_end: is called with the status that became of it.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes], failed: Callable[[Exception], Awaitable[Response]]) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events, self._failed = events, failed
+        self.on_end: Callable[[int], None] = lambda _status: None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        status = CLIENT_CLOSED_REQUEST
+        writing = asyncio.ensure_future(self._write(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                status = writing.result()
+        finally:
+            gone.cancel()
+            writing.cancel()
+            await asyncio.wait({writing})
+            await self._events.aclose()
+            self.on_end(status)
+
+    async def _write(self, send: Send) -> int:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        status = 200
+        try:
+            while (event := await self._next(send)) is not None:
+                await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
+        except Exception as error:  # noqa: BLE001 - it is told to the caller, whatever it was
+            response = await self._failed(error)
+            status, last = response.status_code, b"event: error\ndata: " + bytes(response.body) + b"\n\n"
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return status
+
+    async def _next(self, send: Send) -> bytes | None:
+        """The next event; None after the last."""
+        coming = asyncio.ensure_future(anext(self._events, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=HEARTBEAT_S))[0]:
+                await send({"type": "http.response.body", "body": b": heartbeat\n\n", "more_body": True})
+            return coming.result()
+        finally:
+            coming.cancel()

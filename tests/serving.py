@@ -68,3 +68,13 @@ def stop(service: Service) -> None:
     """End a service as an operator would."""
     service.process.send_signal(signal.SIGTERM)
     service.process.wait(60)
+
+
+def rows_inside(http: httpx.Client, task: str) -> float:
+    """Rows of a task that run or wait."""
+    lines = http.get("/metrics").text.splitlines()
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith(("heedful_running_rows{", "heedful_waiting_rows{")) and f'task="{task}"' in line
+    )

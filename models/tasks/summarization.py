@@ -1,13 +1,15 @@
 """Summarization: one summary for each window of a text, joined."""
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
 from models.bundle import Bundle
 from models.errors import BundleError, TooLarge
-from models.generation import Closed, GenerateParameters, Inputs, check_inputs, generation
-from models.task import Row, Solution
+from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
+from models.task import Draft, Row, Solution
 from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
 
 
@@ -23,10 +25,9 @@ class SummarizationParameters(Closed):
     generate_parameters: GenerateParameters | None = None
 
 
-class SummarizationRequest(Closed):
+class SummarizationRequest(WritingRequest):
     """One text or several to summarize."""
 
-    inputs: Inputs = Field(description="A text or a list of texts.")
     parameters: SummarizationParameters | None = None
 
 
@@ -53,24 +54,30 @@ class Summarization:
         self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
 
     def solve(self, request: SummarizationRequest) -> Solution[list[SummarizationAnswer]]:
-        """One row for each window of each text.
+        """Summarize each text.
 
         Raises:
             InvalidInput: a blank text, or decoding that the model cannot do.
             TooLarge: too many texts, a text that is too long, or one over a single window with `do_not_truncate`.
         """
+        texts = yield from self.draft(request).write()
+        return [SummarizationAnswer(summary_text=text) for text in texts]
+
+    def draft(self, request: SummarizationRequest) -> Draft:
+        """One row for each window of each text. Raises what `solve` raises."""
         parameters = request.parameters or SummarizationParameters()
-        check_inputs(request.inputs, self._limits)
+        check_writing(request, self._limits)
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
         texts = [self._windows(text.strip(), parameters.truncation) for text in request.inputs]
-        outputs = iter(
-            (yield [Row(self._tokenizer.encode(window), generation=settings) for text in texts for window in text])
-        )
-        answers = []
-        for text in texts:
-            summary = _join([self._tokenizer.decode(next(outputs).tokens).strip() for _ in text])
-            answers.append(clean_up_spaces(summary) if parameters.clean_up_tokenization_spaces else summary)
-        return [SummarizationAnswer(summary_text=answer) for answer in answers]
+        rows = [Row(self._tokenizer.encode(window), generation=settings) for text in texts for window in text]
+        clean_up = bool(parameters.clean_up_tokenization_spaces)
+
+        def join(summaries: Sequence[str], _whole: bool) -> list[str]:
+            left = iter(summaries)
+            joined = [_join([summary.strip() for summary in islice(left, len(windows))]) for windows in texts]
+            return [clean_up_spaces(text) for text in joined] if clean_up else joined
+
+        return Draft(rows, self._tokenizer.decode, join)
 
     def _windows(self, text: str, truncation: Truncation | None) -> list[str]:
         """The text in stretches that the model can read, cut between sentences where they allow it."""

@@ -1,13 +1,14 @@
 """Translation: sentence by sentence, with the layout of the caller's text kept."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
 from models.bundle import Bundle
 from models.errors import BundleError, InvalidInput, TooLarge
-from models.generation import Closed, GenerateParameters, Inputs, check_inputs, generation
-from models.task import Row, Solution
+from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
+from models.task import Draft, Row, Solution
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
 
 
@@ -25,10 +26,9 @@ class TranslationParameters(Closed):
     generate_parameters: GenerateParameters | None = None
 
 
-class TranslationRequest(Closed):
+class TranslationRequest(WritingRequest):
     """One text or several to translate."""
 
-    inputs: Inputs = Field(description="A text or a list of texts.")
     parameters: TranslationParameters | None = None
 
 
@@ -55,14 +55,19 @@ class Translation:
         self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
 
     def solve(self, request: TranslationRequest) -> Solution[list[TranslationAnswer]]:
-        """One row for each sentence of each text.
+        """Translate each text.
 
         Raises:
             InvalidInput: a language that the model does not know, a blank text, decoding that it cannot do.
             TooLarge: too many texts, a text that is too long, or a long sentence with `do_not_truncate`.
         """
+        texts = yield from self.draft(request).write()
+        return [TranslationAnswer(translation_text=text) for text in texts]
+
+    def draft(self, request: TranslationRequest) -> Draft:
+        """One row for each sentence of each text. Raises what `solve` raises."""
         parameters = request.parameters or TranslationParameters()
-        check_inputs(request.inputs, self._limits)
+        check_writing(request, self._limits)
         self._check_language("src_lang", parameters.src_lang, self._languages.source)
         self._check_language("tgt_lang", parameters.tgt_lang, self._languages.target)
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
@@ -80,15 +85,14 @@ class Translation:
             for piece in text
             if piece.is_sentence
         ]
-        outputs = iter((yield rows) if rows else ())
-        answers = []
-        for text in texts:
-            parts = [
-                self._tokenizer.decode(next(outputs).tokens) if piece.is_sentence else piece.text for piece in text
-            ]
-            joined = "".join(parts)
-            answers.append(clean_up_spaces(joined) if parameters.clean_up_tokenization_spaces else joined)
-        return [TranslationAnswer(translation_text=answer) for answer in answers]
+        clean_up = bool(parameters.clean_up_tokenization_spaces)
+
+        def join(translated: Sequence[str], whole: bool) -> list[str]:
+            sentences = iter(translated)
+            joined = ["".join(_in_place(sentences, text, whole=whole)) for text in texts]
+            return [clean_up_spaces(text) for text in joined] if clean_up else joined
+
+        return Draft(rows, self._tokenizer.decode, join)
 
     def _fit(self, piece: Piece, truncation: Truncation | None) -> list[Piece]:
         """The piece, or parts of it that the model can read."""
@@ -108,6 +112,21 @@ class Translation:
         if asked is not None and asked not in known:
             detail = f"parameters/{field} must be one of {', '.join(known)} for this model, got {asked!r}"
             raise InvalidInput(detail, pointer=f"/parameters/{field}")
+
+
+def _in_place(sentences: Iterator[str], text: list[Piece], *, whole: bool) -> Iterator[str]:
+    """Translated sentences in the layout of the caller's text; if they are not the whole, up to the last of them."""
+    layout = ""
+    for piece in text:
+        if not piece.is_sentence:
+            layout += piece.text
+            continue
+        if (sentence := next(sentences, None)) is None:
+            return
+        yield layout + sentence
+        layout = ""
+    if whole:
+        yield layout
 
 
 def _with_blank(stretch: str) -> list[Piece]:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.serving import Service
+from tests.serving import Service, rows_inside
 
 JSON = {"Content-Type": "application/json"}
 GOOD = {"inputs": {"question": "What is blue?", "context": "The sky is blue and the grass is green."}}
@@ -284,15 +284,6 @@ def test_deadline_passes(http: httpx.Client) -> None:
     problem(response, 504, "deadline")
 
 
-def running_rows(http: httpx.Client) -> float:
-    lines = http.get("/metrics").text.splitlines()
-    return sum(
-        float(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith(("heedful_running_rows{", "heedful_waiting_rows{")) and 'task="translation"' in line
-    )
-
-
 def head(body_bytes: int) -> bytes:
     lines = (
         f"POST {TRANSLATION} HTTP/1.1",
@@ -309,12 +300,12 @@ def test_a_caller_that_hangs_up_frees_its_rows(service: Service, http: httpx.Cli
     with socket.create_connection((address.host, address.port or 80)) as caller:
         caller.sendall(head(len(body)) + body)
         give_up = time.monotonic() + 20
-        while running_rows(http) == 0 and time.monotonic() < give_up:
+        while rows_inside(http, "translation") == 0 and time.monotonic() < give_up:
             time.sleep(0.02)
-        assert running_rows(http) > 0
-    while running_rows(http) > 0 and time.monotonic() < give_up:
+        assert rows_inside(http, "translation") > 0
+    while rows_inside(http, "translation") > 0 and time.monotonic() < give_up:
         time.sleep(0.05)
-    assert running_rows(http) == 0
+    assert rows_inside(http, "translation") == 0
 
 
 def test_a_caller_that_hangs_up_midway_through_its_body(service: Service, http: httpx.Client) -> None:

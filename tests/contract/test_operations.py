@@ -1,5 +1,6 @@
 """The routes beside the tasks: health, cards, metrics, OpenAPI; and the headers that every answer carries."""
 
+import json
 import re
 from typing import Any
 
@@ -96,3 +97,14 @@ def test_openapi_describes_each_task_with_an_example(http: httpx.Client) -> None
             assert "$ref" in operation["requestBody"]["content"]["application/json"]["schema"]
             assert {"200", "400", "413", "415", "422", "429", "503", "504"} <= set(operation["responses"])
             assert "application/problem+json" in operation["responses"]["422"]["content"]
+
+
+def test_every_reference_in_the_openapi_document_leads_somewhere(http: httpx.Client) -> None:
+    page = http.get("/openapi.json").text
+    document = json.loads(page)
+    references = set(re.findall(r'"\$ref":\s*"#/([^"]+)"', page))
+    assert len(references) > 10
+    for reference in references:
+        place = document
+        for key in reference.split("/"):
+            place = place[key]

@@ -20,9 +20,11 @@ from prometheus_client import CollectorRegistry
 from models.errors import ComputeError, InvalidInput, TooLarge
 from models.task import Cost, Event, Output, Row, RowId, Solution
 from service.admission import Limits
-from service.engine import Engine, Timing
+from service.callers import Timing
+from service.engine import Engine
 from service.errors import DeadlinePassed, Draining, Overloaded
 from service.metrics import Metrics
+from service.rows import Progress
 
 POISON_STEP, POISON_ADMIT, HUGE = 1, 2, 3
 LIMITS = Limits(waiting_rows=10_000, waiting_tokens=1_000_000)
@@ -728,3 +730,34 @@ async def test_the_engine_reports_what_it_did(make: Callable[..., Engine], regis
     with contextlib.suppress(DeadlinePassed):
         await engine.answer(ask(row(1)), deadline=0.0)
     assert sample(registry, "heedful_phase_duration_seconds_count", phase="queue") == 1
+
+
+# Following.
+
+
+async def test_a_follower_is_told_of_every_token_as_it_comes(make: Callable[..., Engine]) -> None:
+    model, gate = gated()
+    engine = make(model)
+    told: list[Progress] = []
+    answer = asyncio.ensure_future(engine.answer(ask(row(3), row(1)), follower=told.append))
+    other = asyncio.ensure_future(engine.answer(ask(row(3))))
+    await until(lambda: model.gates_entered == 1)
+    await let(model, 1)
+    await until(lambda: len(told) == 2)
+    assert {(news.row, news.tokens, news.finish) for news in told} == {(0, (2,), None), (1, (0,), "stop")}
+    assert not answer.done()
+    gate.release(100)
+    await asyncio.gather(answer, other)
+    assert [news.tokens for news in told if news.row == 0] == [(2,), (2, 1), (2, 1, 0)]
+
+
+async def test_a_row_that_is_tried_again_tells_its_tokens_again(make: Callable[..., Engine]) -> None:
+    engine = make(Countdown())
+    told: list[Progress] = []
+    good = engine.answer(ask(row(4)), follower=told.append)
+    bad = engine.answer(ask(row(3, POISON_STEP)))
+    (answer, _), failure = await asyncio.gather(good, bad, return_exceptions=True)  # type: ignore[misc]
+    assert isinstance(failure, ComputeError)
+    assert answer == counted(4)
+    tokens = [news.tokens for news in told]
+    assert tokens[-4:] == [(3,), (3, 2), (3, 2, 1), (3, 2, 1, 0)]

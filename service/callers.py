@@ -1,0 +1,79 @@
+"""Who waits for the engine, how its thread tells them, each in his own event loop, and where their time went."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from service.rows import Batch, Progress
+
+Follower = Callable[[Progress], None]
+"""Is told in the caller's loop what each step brought. It must not raise: others are told after it."""
+
+Call = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """Who waits for a batch: `done` is set in `loop`, to the error if there was one, and `follower` called there."""
+
+    batch: Batch
+    loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[Exception | None]"
+    follower: Follower | None
+
+    def settle(self, failure: Exception | None) -> None:
+        """The batch is done; in the caller's loop."""
+        if not self.done.done():
+            self.done.set_result(failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a request went, summed over its yields; the three add up to the time from yield to outputs.
+
+    Args:
+        queue_s: seconds until the first of its rows was admitted.
+        encode_s: seconds in `admit` with at least one of its rows.
+        decode_s: the rest until the last row was done: steps, and rows that waited while others of the request ran.
+        generated_tokens: over all rows, without end tokens.
+        source_tokens: over all rows.
+    """
+
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    generated_tokens: int = 0
+    source_tokens: int = 0
+
+    def plus(self, batch: Batch) -> "Timing":
+        """With a batch that is done."""
+        return Timing(
+            self.queue_s + batch.joined_at - batch.submitted_at,
+            self.encode_s + batch.encode_s,
+            self.decode_s + batch.done_at - batch.joined_at - batch.encode_s,
+            self.generated_tokens + sum(len(output.tokens) for output in batch.outputs.values()),
+            self.source_tokens + batch.tokens,
+        )
+
+
+def wake(calls: Iterable[tuple[Caller, Call]]) -> list[Caller]:
+    """Make the calls in their callers' loops, in the order given.
+
+    Returns:
+        Callers whose loop is closed.
+    """
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[Caller, Call]]] = {}
+    for caller, call in calls:
+        loops.setdefault(caller.loop, []).append((caller, call))
+    lost = []
+    for loop, own in loops.items():
+        try:
+            loop.call_soon_threadsafe(_make, [call for _, call in own])
+        except RuntimeError:
+            lost += [caller for caller, _ in own]
+    return lost
+
+
+def _make(calls: Iterable[Call]) -> None:
+    for call in calls:
+        call()

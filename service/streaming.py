@@ -1,0 +1,102 @@
+"""A text while it is being written: what a row has brought so far becomes events for the caller, in reading order."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+
+from models.task import Draft
+from service.callers import Timing
+from service.contract import StreamDetails, StreamEvent, StreamTiming, StreamToken
+from service.engine import Engine
+from service.rows import Progress
+
+HELD_CHARACTERS = 24
+"""What stands behind the last blank is held back, since the next token may change it (a character of several tokens,
+a space before punctuation); in scripts without blanks, at most so many characters."""
+
+
+REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+"""Stands for every byte of a run of byte pieces that is no valid UTF-8 yet."""
+
+
+class Transcript:
+    """Turns the progress of rows, which are computed side by side, into tokens in reading order.
+
+    Args:
+        draft: of a single text.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._progress = [Progress(row, (), None) for row in range(len(draft.rows))]
+        self._read: list[str] = []  # texts of the rows that were read to their end
+        self._told = 0  # tokens told of the row after them
+        self._sent = ""
+
+    def hear(self, progress: Progress) -> Iterator[StreamToken]:
+        """The tokens that can be told now."""
+        if len(progress.tokens) >= len(self._progress[progress.row].tokens):
+            self._progress[progress.row] = progress
+        while len(self._read) < len(self._progress):
+            current = self._progress[len(self._read)]
+            for end in range(self._told + 1, len(current.tokens) + 1):
+                yield StreamToken(id=current.tokens[end - 1], text=self._certain(current.tokens[:end]))
+            self._told = max(self._told, len(current.tokens))
+            if current.finish is None:
+                return
+            self._read.append(self._draft.decode(current.tokens))
+            self._told = 0
+
+    def rest(self, text: str) -> str:
+        """What of the whole text has not been told."""
+        return text.removeprefix(self._sent)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether a row reached its `max_new_tokens`."""
+        return any(progress.finish == "length" for progress in self._progress)
+
+    def _certain(self, tokens: tuple[int, ...]) -> str:
+        (text,) = self._draft.join([*self._read, self._draft.decode(tokens)], False)
+        end = max(len(text) - HELD_CHARACTERS, len(text[: _last_blank(text)].rstrip()))
+        if (incomplete := text.find(REPLACEMENT_CHARACTER)) >= 0:
+            end = min(end, incomplete)
+        if end <= len(self._sent) or not text.startswith(self._sent):
+            return ""
+        certain = text[len(self._sent) : end]
+        self._sent = text[:end]
+        return certain
+
+
+def _last_blank(text: str) -> int:
+    return max((place for place, character in enumerate(text) if character.isspace()), default=0)
+
+
+async def stream(engine: Engine, draft: Draft, deadline: float) -> AsyncGenerator[StreamEvent]:
+    """Let the engine write a text and tell every token. Raises what `Engine.answer` raises, also midway.
+
+    When it is closed or cancelled, the rows leave the model before the next step.
+    """
+    heard: asyncio.Queue[Progress | None] = asyncio.Queue()
+    written = engine.answer(draft.write(), deadline=deadline, follower=heard.put_nowait)
+    answer = asyncio.ensure_future(written)
+    answer.add_done_callback(lambda _: heard.put_nowait(None))
+    transcript, index = Transcript(draft), 0
+    try:
+        while (progress := await heard.get()) is not None:
+            for token in transcript.hear(progress):
+                yield StreamEvent(index=index, token=token)
+                index += 1
+        (text,), timing = await answer
+        details = _details(timing, was_cut=transcript.was_cut)
+        rest = StreamToken(id=None, text=transcript.rest(text))
+        yield StreamEvent(index=index, token=rest, generated_text=text, details=details)
+    finally:
+        answer.cancel()
+
+
+def _details(timing: Timing, *, was_cut: bool) -> StreamDetails:
+    return StreamDetails(
+        finish_reason="length" if was_cut else "eos_token",
+        generated_tokens=timing.generated_tokens,
+        timing_ms=StreamTiming(queue=timing.queue_s * 1e3, encode=timing.encode_s * 1e3, decode=timing.decode_s * 1e3),
+    )

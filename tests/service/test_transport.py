@@ -1,0 +1,81 @@
+"""A stream of events tells what happens on the way: silence, a failure, a reader that leaves."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from starlette.responses import Response
+from starlette.types import Message
+
+from service import transport
+from service.transport import CLIENT_CLOSED_REQUEST, EventStream
+
+
+class Reader:
+    """The other end of the connection, which hangs up when `gone` is set."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+        self.body = b""
+        self.ended = False
+        self.status = 0
+
+    async def receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+        self.ended = message["type"] == "http.response.body" and not message["more_body"]
+
+    async def read(self, events: AsyncGenerator[bytes]) -> None:
+        async def failed(error: Exception) -> Response:
+            return Response(str(error), 507)
+
+        stream = EventStream(events, failed)
+        stream.on_end = lambda status: setattr(self, "status", status)
+        async with asyncio.timeout(5):
+            await stream({"type": "http"}, self.receive, self.send)
+
+
+async def test_comments_fill_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "HEARTBEAT_S", 0.01)
+    reader = Reader()
+
+    async def slow() -> AsyncGenerator[bytes]:
+        yield b"1"
+        while reader.body.count(b": heartbeat\n\n") < 2:  # noqa: ASYNC110 - no event of ours
+            await asyncio.sleep(0)
+        yield b"2"
+
+    await reader.read(slow())
+    assert reader.body.replace(b": heartbeat\n\n", b"") == b"data: 1\n\ndata: 2\n\n"
+    assert (reader.ended, reader.status) == (True, 200)
+
+
+async def test_a_failure_midway_is_the_last_event() -> None:
+    async def failing() -> AsyncGenerator[bytes]:
+        yield b"1"
+        raise ValueError("no more")
+
+    reader = Reader()
+    await reader.read(failing())
+    assert reader.body == b"data: 1\n\nevent: error\ndata: no more\n\n"
+    assert (reader.ended, reader.status) == (True, 507)
+
+
+async def test_a_reader_that_leaves_closes_the_source() -> None:
+    reader = Reader()
+    closed = []
+
+    async def endless() -> AsyncGenerator[bytes]:
+        try:
+            yield b"1"
+            reader.gone.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    await reader.read(endless())
+    assert closed == [True]
+    assert (reader.ended, reader.status) == (False, CLIENT_CLOSED_REQUEST)
