@@ -26,7 +26,7 @@ from service import logs
 from service.contract import ModelCard
 from service.errors import ServiceError, StartError, UsageError
 from service.export import export
-from service.hosting import LocalHost, model_cards
+from service.hosting import Call, LocalHost, model_cards
 from service.ray_environment import prepare
 from service.session import in_own_session
 from service.settings import ModelSettings, Settings, SettingsError, load_settings
@@ -190,7 +190,8 @@ async def _answer(settings: Settings, request: BaseModel) -> Any:
     host = LocalHost(settings)
     try:
         await host.start()
-        answer, _ = await host.answer(host.cards[0], request, time.monotonic() + settings.request_timeout_ms / 1e3)
+        deadline = time.monotonic() + settings.request_timeout_ms / 1e3
+        answer, _ = await host.answer(Call(host.cards[0], request, deadline))
     finally:
         host.stop()
     return answer

@@ -1,10 +1,14 @@
-"""Who waits for the engine, how its thread tells them, each in his own event loop, and where their time went."""
+"""Who waits for the engine: how their solutions go on, how they are told, and where their time went."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
+from models.task import Output, Row, Solution
 from service.rows import Batch, Progress
+
+R = TypeVar("R")
 
 Follower = Callable[[Progress], None]
 """Is told in the caller's loop what each step brought. It must not raise: others are told after it."""
@@ -77,3 +81,30 @@ def wake(calls: Iterable[tuple[Caller, Call]]) -> list[Caller]:
 def _make(calls: Iterable[Call]) -> None:
     for call in calls:
         call()
+
+
+@dataclass(frozen=True, slots=True)
+class Response(Generic[R]):
+    """What a solution returned."""
+
+    value: R
+
+
+async def advance(
+    solution: Solution[R], outputs: Sequence[Output] | None, *, in_thread: bool
+) -> Sequence[Row] | Response[R]:
+    """Send a solution its outputs, None at its start, and return what it yields or its response.
+
+    Args:
+        in_thread: it has long texts to tokenize, which would hold up the loop.
+    """
+    if in_thread:
+        return await asyncio.to_thread(_advance, solution, outputs)
+    return _advance(solution, outputs)
+
+
+def _advance(solution: Solution[R], outputs: Sequence[Output] | None) -> Sequence[Row] | Response[R]:
+    try:
+        return next(solution) if outputs is None else solution.send(outputs)
+    except StopIteration as end:  # which no thread can raise
+        return Response(end.value)

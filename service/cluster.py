@@ -19,7 +19,6 @@ import httpx
 import ray
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
 from ray import serve
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
@@ -33,7 +32,7 @@ from service.callers import Timing
 from service.contract import ModelCard, StreamEvent
 from service.errors import NotReady, StartError
 from service.gateway import create_app
-from service.hosting import READY_AGAIN_S, LocalHost, model_cards
+from service.hosting import READY_AGAIN_S, Call, LocalHost, model_cards
 from service.metrics import Metrics, Observer, render
 from service.placement import GATEWAY, Group, place
 from service.settings import Settings
@@ -116,11 +115,11 @@ class ClusterHost:
         self._metrics = Metrics(self._registry)
         self._observers = {card.routes: self._metrics.observer(card.task, card.name) for card in self.cards}
 
-    async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:  # noqa: ARG002
-        raise NotReady(f"no replica serves the model {card.name} at the moment", READY_AGAIN_S)
+    async def answer(self, call: Call) -> tuple[Any, Timing]:
+        raise NotReady(f"no replica serves the model {call.card.name} at the moment", READY_AGAIN_S)
 
-    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:  # noqa: ARG002
-        raise NotReady(f"no replica serves the model {card.name} at the moment", READY_AGAIN_S)
+    def stream(self, call: Call) -> AsyncGenerator[StreamEvent]:
+        raise NotReady(f"no replica serves the model {call.card.name} at the moment", READY_AGAIN_S)
 
     async def not_ready(self) -> Sequence[str]:
         answers = await asyncio.gather(*(self._ask(group, "not_ready") for group in self._groups))

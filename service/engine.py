@@ -13,7 +13,7 @@ from typing import TypeVar
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service.admission import Admission, Change, Limits, time_left_s
-from service.callers import Call, Caller, Follower, Timing, wake
+from service.callers import Call, Caller, Follower, Response, Timing, advance, wake
 from service.errors import DeadlinePassed, Draining, ServiceError
 from service.metrics import Observer
 from service.rows import Batch, Rows
@@ -85,7 +85,12 @@ class Engine:
             return self._admission.backlog_s()
 
     async def answer(
-        self, solution: Solution[R], *, deadline: float | None = None, follower: Follower | None = None
+        self,
+        solution: Solution[R],
+        *,
+        deadline: float | None = None,
+        follower: Follower | None = None,
+        in_thread: bool = False,
     ) -> tuple[R, Timing]:
         """Run a request to its end.
 
@@ -95,6 +100,7 @@ class Engine:
             solution: what a task's `solve` returned, not started; it is closed in any case.
             deadline: on the clock of `time.monotonic()`, in seconds.
             follower: is told what rows bring as soon as they do; of all that the solution yields.
+            in_thread: the solution has long texts to tokenize, which would hold up the caller's loop.
 
         Raises:
             InvalidInput: from the solution.
@@ -108,7 +114,7 @@ class Engine:
             left_s = time_left_s(deadline, time.monotonic())
             try:
                 async with asyncio.timeout(left_s) as scope:
-                    return await self._solve(solution, follower)
+                    return await self._solve(solution, follower, in_thread=in_thread)
             except TimeoutError as error:
                 if not scope.expired():
                     raise
@@ -118,7 +124,8 @@ class Engine:
             self._observer.rejected(error.reason)
             raise
         finally:
-            solution.close()
+            with suppress(ValueError):  # it runs, in a thread that nobody waits for any more
+                solution.close()
 
     async def drain(self) -> None:
         """Refuse new requests, and return when all accepted ones are answered, whatever they still yield."""
@@ -145,27 +152,28 @@ class Engine:
 
     # The caller's side, in the caller's event loop.
 
-    async def _solve(self, solution: Solution[R], follower: Follower | None) -> tuple[R, Timing]:
+    async def _solve(self, solution: Solution[R], follower: Follower | None, *, in_thread: bool) -> tuple[R, Timing]:
         if self._draining:
             raise self._refusal()
         request = next(self._request_ids)
         timing = Timing()
+        outputs: Sequence[Output] | None = None
         try:
-            rows = next(solution)
             while True:
-                outputs: Sequence[Output] = ()
-                if rows:
-                    caller = self._submit(request, rows, follower)
+                advanced = await advance(solution, outputs, in_thread=in_thread)
+                if isinstance(advanced, Response):
+                    break
+                outputs = ()
+                if advanced:
+                    caller = self._submit(request, advanced, follower)
                     failure = await caller.done
                     if failure is not None:
                         raise failure
                     outputs = [caller.batch.outputs[id_] for id_ in caller.batch.ids]
                     timing = timing.plus(caller.batch)
-                rows = solution.send(outputs)
-        except StopIteration as end:
             self._observer.phases(queue_s=timing.queue_s, encode_s=timing.encode_s, decode_s=timing.decode_s)
             self._observer.tokens(source=timing.source_tokens, generated=timing.generated_tokens)
-            return end.value, timing
+            return advanced.value, timing
         finally:
             self._leave(request)
 

@@ -20,7 +20,7 @@ from models.tasks import TASKS
 from service.callers import Timing
 from service.contract import ModelCard, Problem, StreamEvent
 from service.errors import NotReady
-from service.hosting import READY_AGAIN_S, Host
+from service.hosting import READY_AGAIN_S, Call, Host
 from service.problems import install, problem_of, status_of_any
 from service.settings import Settings
 from service.transport import (
@@ -33,6 +33,7 @@ from service.transport import (
     unless_gone,
 )
 
+LONG_BODY_BYTES = 20_000  # takes some 20 ms to split and tokenize, so long nobody else would be answered
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -176,10 +177,11 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
 
     async def answer(request: Request, body: BaseModel) -> Response:
         until = deadline(request, settings.request_timeout_ms)
+        call = Call(card, body, until, is_long=len(await request.body()) > LONG_BODY_BYTES)
         try:
             if isinstance(body, WritingRequest) and body.stream:
-                return await _stream(request, host.stream(card, body, until))
-            result, timing = await unless_gone(request, host.answer(card, body, until))
+                return await _stream(request, host.stream(call))
+            result, timing = await unless_gone(request, host.answer(call))
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         headers = {"Server-Timing": _server_timing(timing)}

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry
@@ -28,16 +29,32 @@ logger = logging.getLogger("heedful.hosting")
 READY_AGAIN_S = 1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """A request to one model.
+
+    Args:
+        request: of the type of the model's task.
+        deadline: on the clock of `time.monotonic()`, in seconds.
+        is_long: its texts are tokenized beside the event loop, since others would wait for it.
+    """
+
+    card: ModelCard
+    request: BaseModel
+    deadline: float
+    is_long: bool = False
+
+
 class Host(Protocol):
     """What the gateway asks, whether the models are in its own process or behind a cluster's handles."""
 
     cards: Sequence[ModelCard]
 
-    async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
+    async def answer(self, call: Call) -> tuple[Any, Timing]:
         """The task's response. Raises what `Engine.answer` raises, and NotReady."""
         ...
 
-    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:
+    def stream(self, call: Call) -> AsyncGenerator[StreamEvent]:
         """The response of a task that writes text, while it is written. Raises what `answer` raises, at any time."""
         ...
 
@@ -156,14 +173,15 @@ class LocalHost:
             raise BundleError(f"{running.loaded.bundle.folder}: cannot answer its own example: {error}") from error
         logger.info("model %s answered its example", running.loaded.bundle.manifest.name)
 
-    async def answer(self, card: ModelCard, request: BaseModel, deadline: float) -> tuple[Any, Timing]:
-        running = self._ready(card)
-        return await running.engine.answer(running.loaded.task.solve(request), deadline=deadline)
+    async def answer(self, call: Call) -> tuple[Any, Timing]:
+        running = self._ready(call.card)
+        solution = running.loaded.task.solve(call.request)
+        return await running.engine.answer(solution, deadline=call.deadline, in_thread=call.is_long)
 
-    def stream(self, card: ModelCard, request: BaseModel, deadline: float) -> AsyncGenerator[StreamEvent]:
-        running = self._ready(card)
+    def stream(self, call: Call) -> AsyncGenerator[StreamEvent]:
+        running = self._ready(call.card)
         task = cast("WritingTask[BaseModel, Any]", running.loaded.task)  # only their requests ask for a stream
-        return stream(running.engine, task.draft(request), deadline)
+        return stream(running.engine, partial(task.draft, call.request), call.deadline, in_thread=call.is_long)
 
     def _ready(self, card: ModelCard) -> _Running:
         running = self._running.get(card.routes)

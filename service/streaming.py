@@ -1,7 +1,7 @@
 """A text while it is being written: what a row has brought so far becomes events for the caller, in reading order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from models.task import Draft
 from service.callers import Timing
@@ -71,13 +71,16 @@ def _last_blank(text: str) -> int:
     return max((place for place, character in enumerate(text) if character.isspace()), default=0)
 
 
-async def stream(engine: Engine, draft: Draft, deadline: float) -> AsyncGenerator[StreamEvent]:
-    """Let the engine write a text and tell every token. Raises what `Engine.answer` raises, also midway.
+async def stream(
+    engine: Engine, drafted: Callable[[], Draft], deadline: float, *, in_thread: bool
+) -> AsyncGenerator[StreamEvent]:
+    """Let the engine write a text and tell every token. Raises what `drafted` and `Engine.answer` raise, also midway.
 
     When it is closed or cancelled, the rows leave the model before the next step.
     """
+    draft = await asyncio.to_thread(drafted) if in_thread else drafted()
     heard: asyncio.Queue[Progress | None] = asyncio.Queue()
-    written = engine.answer(draft.write(), deadline=deadline, follower=heard.put_nowait)
+    written = engine.answer(draft.write(), deadline=deadline, follower=heard.put_nowait, in_thread=in_thread)
     answer = asyncio.ensure_future(written)
     answer.add_done_callback(lambda _: heard.put_nowait(None))
     transcript, index = Transcript(draft), 0

@@ -104,8 +104,8 @@ def test_wrong_type(http: httpx.Client) -> None:
 
 def test_unknown_field(http: httpx.Client) -> None:
     refused(http, TRANSLATION, "a", 422, "/parameters/colour", "parameters/colour is not a field", colour="red")
-    body = problem(http.post(TRANSLATION, json={"inputs": "a", "stream": True}), 422, "stream is not a field")
-    assert body["errors"][0]["pointer"] == "/stream"
+    body = problem(http.post(TRANSLATION, json={"inputs": "a", "echo": True}), 422, "echo is not a field")
+    assert body["errors"][0]["pointer"] == "/echo"
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n\t "])

@@ -761,3 +761,48 @@ async def test_a_row_that_is_tried_again_tells_its_tokens_again(make: Callable[.
     assert answer == counted(4)
     tokens = [news.tokens for news in told]
     assert tokens[-4:] == [(3,), (3, 2), (3, 2, 1), (3, 2, 1, 0)]
+
+
+# Long texts.
+
+
+async def test_a_solution_in_a_thread_does_not_hold_up_others(make: Callable[..., Engine]) -> None:
+    engine = make(Countdown())
+    tokenized = threading.Event()
+
+    def long() -> Solution[list[tuple[int, ...]]]:
+        tokenized.wait(5)
+        outputs = yield [row(2)]
+        return [output.tokens for output in outputs]
+
+    slow = asyncio.ensure_future(engine.answer(long(), in_thread=True))
+    assert (await engine.answer(ask(row(3))))[0] == counted(3)
+    assert not slow.done()
+    tokenized.set()
+    assert (await slow)[0] == counted(2)
+
+
+async def test_a_solution_in_a_thread_may_be_given_up(make: Callable[..., Engine]) -> None:
+    engine = make(Countdown())
+    tokenized = threading.Event()
+    seen: list[int] = []
+
+    def long() -> Solution[None]:
+        tokenized.wait(5)
+        seen.append(1)
+        yield [row(2)]
+
+    with pytest.raises(DeadlinePassed):
+        await engine.answer(long(), deadline=time.monotonic() + 0.05, in_thread=True)
+    tokenized.set()
+    await until(lambda: seen == [1])
+    assert engine.running_rows == engine.waiting_rows == 0
+
+
+async def test_what_a_solution_in_a_thread_refuses_is_raised(make: Callable[..., Engine]) -> None:
+    def refusing() -> Solution[None]:
+        yield from ()
+        raise InvalidInput("no", pointer="/inputs")
+
+    with pytest.raises(InvalidInput, match="no"):
+        await make(Countdown()).answer(refusing(), in_thread=True)
