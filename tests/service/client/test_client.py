@@ -1,0 +1,104 @@
+"""The client against a service that is overloaded, dead or slow, over real HTTP."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from service.client import AsyncClient, Client, DeadlinePassed, Overloaded, TimedOut, Unreachable
+from tests.serving import Service, free_port, rows_inside, start, stop
+
+LONG = "I have never seen such a large house in the town before. "
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service in which one row runs and four may wait."""
+    log = tmp_path_factory.mktemp("small") / "log"
+    running = start("embedded", log, HEEDFUL_SLOTS="1", HEEDFUL_LIMITS__MAX_WAITING_ROWS="4")
+    yield running
+    stop(running)
+
+
+def test_an_overloaded_service_says_when_to_come_back(small: Service) -> None:
+    with Client(small.url, retries=0) as client, ThreadPoolExecutor(8) as callers:
+        asked = [callers.submit(client.translate, [LONG] * 4) for _ in range(8)]
+        failures = [each.exception() for each in asked]
+    refused = [failure for failure in failures if failure is not None]
+    assert 0 < len(refused) < 8
+    for failure in refused:
+        assert isinstance(failure, Overloaded)
+        assert failure.status == 429
+        assert failure.retry_after_s is not None
+        assert failure.retry_after_s >= 1
+        assert "at most 4 may wait" in failure.detail
+
+
+def test_callers_who_come_back_are_answered(small: Service) -> None:
+    with Client(small.url, retries=50, timeout_s=120) as client, ThreadPoolExecutor(4) as callers:
+        answers = list(callers.map(client.translate, [[LONG] * 4] * 4))
+    assert all(answer == answers[0] for answer in answers)
+
+    async def several() -> list[object]:
+        async with AsyncClient(small.url, retries=50, timeout_s=120) as client:
+            return list(await asyncio.gather(*(client.translate([LONG] * 4) for _ in range(4))))
+
+    assert asyncio.run(several()) == answers
+
+
+def test_nobody_is_there() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Client(url, retries=1) as client, pytest.raises(Unreachable, match=r"no connection to 127\.0\.0\.1 port"):
+        client.models(request_id="abc")
+
+    async def ask() -> None:
+        async with AsyncClient(url, retries=1) as client:
+            await client.models()
+
+    with pytest.raises(Unreachable):
+        asyncio.run(ask())
+
+
+def test_a_service_that_comes_up_meanwhile_is_found() -> None:
+    """The listener is opened while the client pauses before its second try."""
+    port = free_port()
+
+    def answer_one() -> None:
+        with socket.create_server(("127.0.0.1", port)) as listener, listener.accept()[0] as caller:
+            caller.recv(4096)
+            caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
+
+    with ThreadPoolExecutor(1) as server, Client(f"http://127.0.0.1:{port}", retries=50) as client:
+        asked = server.submit(client.models)
+        while not asked.running():
+            time.sleep(0.01)
+        answer_one()
+        assert asked.result() == []
+
+
+def test_a_service_that_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, timeout_s=0.2) as client, pytest.raises(TimedOut) as late:
+            client.translate("Good morning.", request_id="abc")
+        assert late.value.request_id == "abc"
+
+
+def test_a_timeout_stops_the_work_in_the_service(small: Service) -> None:
+    with Client(small.url) as client:
+        with pytest.raises((DeadlinePassed, TimedOut)):
+            client.translate([LONG] * 4, timeout_s=0.03)
+        with httpx.Client(base_url=small.url) as http:
+            give_up = time.monotonic() + 20
+            while rows_inside(http, "translation") > 0 and time.monotonic() < give_up:
+                time.sleep(0.02)
+            assert rows_inside(http, "translation") == 0
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ValueError, match="must start with http"):
+        Client("127.0.0.1:8000")
