@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +11,21 @@ from rich.table import Column, Table
 import models
 from models.bundle import MANIFEST, Precision, read_manifest
 from models.errors import BundleError
-from models.evaluate.measures import MEASURES, Result
+from models.evaluate.question_answering import question_answering
+from models.evaluate.recommendation import recommendation
+from models.evaluate.result import Result
+from models.evaluate.summarization import summarization
+from models.evaluate.translation import translation
 from models.load import Loaded, load
 
 COLUMNS = ("system", "metric", "value", "dataset", "signature")
 BUNDLES = Path(models.__file__).parent / "bundles"
+MEASURES: dict[str, Callable[[Loaded, Path, int | None], list[Result]]] = {
+    "translation": translation,
+    "summarization": summarization,
+    "question-answering": question_answering,
+    "recommendation": recommendation,
+}
 
 
 def main() -> int:
@@ -28,10 +39,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         loaded = _load(options.task, options.bundle, options.precision)
+        results = MEASURES[options.task](loaded, options.data, options.limit)
     except BundleError as error:
         Console(stderr=True).print(str(error))
         return 2
-    results = MEASURES[options.task](loaded, options.data, options.limit)
     _print(results, f"{loaded.bundle.manifest.name} {loaded.bundle.manifest.version}, {loaded.precision}")
     return 0
 

@@ -1,5 +1,6 @@
 """What a model must beat to be worth its memory: answers that need no model at all, or only counting."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,6 +23,16 @@ def first_sentence(abstract: str) -> str:
 def first_words(abstract: str) -> str:
     """The abstract's first ten words."""
     return " ".join(abstract.split()[:FIRST_WORDS])
+
+
+def nearest_sentence(question: str, context: str) -> str:
+    """The sentence of the context that has the most words of the question; the first of several."""
+    asked = _words(question)
+    return max((str(sentence) for sentence in segment("en", context)), key=lambda text: len(asked & _words(text)))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 def popularity(histories: Histories, items: int) -> Scores:

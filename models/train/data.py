@@ -8,6 +8,7 @@ Every reader takes the data directory, which holds one folder for each task:
     question-answering/squad_v1.1_{train,dev}.json.xz      SQuAD 1.1; an answer may carry `all_starts`
     summarization/arxiv_abstract_title.{train,dev,test}.tsv.xz   id, date, category, title, abstract
     recommendation/online_retail_uci.tsv.xz                UCI Online Retail with its eight columns
+    recommendation/s3rec_Beauty.txt.xz                     Amazon Beauty: in each line a user and items in time order
 """
 
 import collections
@@ -27,6 +28,7 @@ TRANSLATION_TESTS = "translation/testsets_en_fr.tar.xz"
 SQUAD_TRAIN = "question-answering/squad_v1.1_train.json.xz"
 SQUAD_DEV = "question-answering/squad_v1.1_dev.json.xz"
 ONLINE_RETAIL = "recommendation/online_retail_uci.tsv.xz"
+BEAUTY = "recommendation/s3rec_Beauty.txt.xz"
 
 
 def arxiv_file(split: str) -> str:
@@ -67,12 +69,14 @@ class Purchases:
     """First purchases in time order: `histories[c]` holds customer c's items as ids 1..num_items (0 is padding).
 
     `items[i - 1]` and `titles[i - 1]` are the stock code and product name of id i. By leave-one-out the last item of
-    a history is the test item and the one before it the validation item.
+    a history is the test item and the one before it the validation item. Customer c's last invoice begins at
+    `histories[c][last_invoices[c]]`; where nothing is known of invoices, it is the last item alone.
     """
 
     items: tuple[str, ...]
     titles: tuple[str, ...]
     histories: tuple[tuple[int, ...], ...]
+    last_invoices: tuple[int, ...]
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -141,15 +145,29 @@ def read_online_retail(path: Path, *, core: int = 5) -> Purchases:
             names[item][" ".join(row["Description"].split())] += 1
         bought = int(row["Quantity"]) > 0 and float(row["UnitPrice"]) > 0
         if customer and bought and item[0].isdigit():
-            firsts.setdefault((customer, item), row["InvoiceDate"])
+            firsts.setdefault((customer, item), row["InvoiceNo"])
     events = _dense_core(list(firsts), core)
     items = sorted({item for _, item in events})
     ids = {item: index for index, item in enumerate(items, start=1)}
     histories: dict[str, list[int]] = collections.defaultdict(list)
+    invoices: dict[str, list[str]] = collections.defaultdict(list)
     for customer, item in events:
         histories[customer].append(ids[item])
-    titles = tuple(readable_title(names[item].most_common(1)[0][0]) if names[item] else item for item in items)
-    return Purchases(tuple(items), titles, tuple(tuple(histories[c]) for c in sorted(histories)))
+        invoices[customer].append(firsts[customer, item])
+    return Purchases(
+        items=tuple(items),
+        titles=tuple(readable_title(names[item].most_common(1)[0][0]) if names[item] else item for item in items),
+        histories=tuple(tuple(histories[customer]) for customer in sorted(histories)),
+        last_invoices=tuple(invoices[customer].index(invoices[customer][-1]) for customer in sorted(histories)),
+    )
+
+
+def read_beauty(path: Path) -> Purchases:
+    """Amazon Beauty as the S3-Rec paper filtered it; an item is its number there, which is its title too."""
+    lines = [[int(field) for field in line.split()] for line in _lines(path)]
+    items = tuple(str(item) for item in range(1, max(item for _, *history in lines for item in history) + 1))
+    histories = tuple(tuple(history) for _, *history in lines)
+    return Purchases(items, items, histories, tuple(len(history) - 1 for history in histories))
 
 
 def _dense_core(events: Sequence[tuple[str, str]], core: int) -> Sequence[tuple[str, str]]:
