@@ -30,6 +30,7 @@ class NextItem:
         return (
             f"causal self-attention (sasrec), {config.num_layers} layers, width {config.hidden_size},"
             f" {config.num_heads} heads, {config.num_items:,} items"
+            + (f", mixed with {config.num_neighbours} neighbours of each item" if config.num_neighbours else "")
         )
 
     def limits(self) -> Limits:
@@ -49,5 +50,4 @@ class NextItem:
     def answer(self, row: Row) -> Mapping[str, NDArray[Any]]:
         """`scores`, float32 [items]."""
         with torch.inference_mode():
-            hidden = self.model(torch.from_numpy(row.tokens)[None])
-            return {"scores": self.model.scores(hidden[0, -1])[1:].numpy()}
+            return {"scores": self.model.next_scores(torch.from_numpy(row.tokens))[1:].numpy()}

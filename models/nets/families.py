@@ -51,4 +51,4 @@ def next_item(model: Any) -> NextItemScorer:
         causal=True,
         norm=model.norm,
     )
-    return NextItemScorer(packed, head).eval()
+    return NextItemScorer(packed, head, model.neighbours).eval()

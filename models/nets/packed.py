@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from models.nets.layers import DistanceBias, Embeddings, FeedForward, Residual, joined
+from models.nets.neighbours import Neighbours
 
 MASKED = -1e9
 """Added to scores of positions that must not be seen; far enough below any score that the softmax gives exactly 0."""
@@ -207,11 +208,12 @@ class NextItemScorer(nn.Module):
 
     Args:
         head: hidden states to scores of ids, id 0 being padding.
+        neighbours: the table that the scores are mixed with, where there is one.
     """
 
-    def __init__(self, encoder: PackedEncoder, head: nn.Linear) -> None:
+    def __init__(self, encoder: PackedEncoder, head: nn.Linear, neighbours: Neighbours | None = None) -> None:
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.neighbours = encoder, head, neighbours
 
     def forward(
         self,
@@ -225,5 +227,9 @@ class NextItemScorer(nn.Module):
         """Packed rows to `scores`, float [rows, items]; column i belongs to id i + 1."""
         hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
         last = hidden.index_select(0, torch.cumsum(lengths, 0) - 1)
-        scores: torch.Tensor = self.head(last)[:, 1:]
-        return scores
+        scores: torch.Tensor = self.head(last)
+        if self.neighbours is not None:
+            rows = torch.div(unpad, pad.shape[1], rounding_mode="floor")
+            lags = lengths.index_select(0, rows) - 1 - positions
+            scores = self.neighbours(scores, tokens=tokens, rows=rows, lags=lags)
+        return scores[:, 1:]

@@ -3,7 +3,7 @@
 A checkpoint directory holds
 
 - `config.json`: `{"model_type": "sasrec"}` and the fields of `SasRecConfig`;
-- `model.safetensors`: the state dict of `SasRec`, float32;
+- `model.safetensors`: the state dict of `SasRec`, float32, and with a table of neighbours its ids, int32;
 - `items.json`: a list of `{"item": stock code, "title": product name}`; entry i is id i + 1, id 0 is padding.
 """
 
@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from models.nets.neighbours import Neighbours
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ITEMS_FILE = "items.json"
@@ -24,7 +26,13 @@ ITEMS_FILE = "items.json"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SasRecConfig:
-    """Sizes of a SasRec. `max_length` is the number of last items that it looks at."""
+    """Sizes of a SasRec. `max_length` is the number of last items that it looks at.
+
+    Args:
+        num_neighbours: of each item, in the table that the scores are mixed with; 0 where there is no table.
+        neighbour_share: of the table in the mixture, from 0 to 1.
+        neighbour_recency: what an item counts in the table's part, the one after it counting 1.
+    """
 
     num_items: int
     hidden_size: int
@@ -33,6 +41,9 @@ class SasRecConfig:
     intermediate_size: int
     max_length: int
     dropout: float = 0.0
+    num_neighbours: int = 0
+    neighbour_share: float = 0.0
+    neighbour_recency: float = 1.0
 
 
 class SasRecLayer(nn.Module):
@@ -72,6 +83,17 @@ class SasRec(nn.Module):
         self.layers = nn.ModuleList(SasRecLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.item_bias = nn.Parameter(torch.zeros(config.num_items + 1))
+        self.neighbours = (
+            Neighbours(
+                config.num_items,
+                config.num_neighbours,
+                length=config.max_length,
+                recency=config.neighbour_recency,
+                share=config.neighbour_share,
+            )
+            if config.num_neighbours
+            else None
+        )
         for embedding in (self.items, self.positions):
             nn.init.normal_(embedding.weight, std=config.hidden_size**-0.5)
         with torch.no_grad():
@@ -89,6 +111,18 @@ class SasRec(nn.Module):
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states [..., hidden] to scores [..., num_items + 1]; column i belongs to id i, column 0 to padding."""
         return functional.linear(hidden, self.items.weight, self.item_bias)
+
+    def next_scores(self, history: torch.Tensor) -> torch.Tensor:
+        """One history, int64 [length], to the scores of what comes next, mixed with the table where there is one.
+
+        Returns:
+            Float [num_items + 1].
+        """
+        scores = self.scores(self(history[None])[:, -1])
+        if self.neighbours is not None:
+            lags = torch.arange(len(history)).flip(0)
+            scores = self.neighbours(scores, tokens=history, rows=torch.zeros_like(lags), lags=lags)
+        return scores[0]
 
     def save(self, directory: Path) -> None:
         """Write config.json and model.safetensors."""

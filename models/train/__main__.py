@@ -16,7 +16,13 @@ from transformers.utils import logging as transformers_logging
 from models.train import data
 from models.train.loop import Budget, Recipe, Trainer, log, seed_everything
 
-DEFAULT_MINUTES = {"recommendation": 5.0, "translation": 35.0, "question-answering": 35.0, "summarization": 35.0}
+DEFAULT_MINUTES = {
+    "recommendation": 15.0,
+    "recommendation-beauty": 30.0,
+    "translation": 35.0,
+    "question-answering": 35.0,
+    "summarization": 35.0,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:

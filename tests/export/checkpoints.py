@@ -113,14 +113,16 @@ def bert(folder: Path, **changes: Any) -> Path:
     return _saved(BertForQuestionAnswering(config), folder)
 
 
-def sasrec(folder: Path) -> Path:
+def sasrec(folder: Path, **changes: Any) -> Path:
     torch.manual_seed(4)
     folder.mkdir()
-    config = SasRecConfig(
-        num_items=50, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48, max_length=24, dropout=0.5
-    )
+    sizes = {"num_items": 50, "hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 48}
+    config = SasRecConfig(**sizes, max_length=24, dropout=0.5, **changes)
     model = SasRec(config)
     torch.nn.init.normal_(model.item_bias)
+    if model.neighbours is not None:
+        model.neighbours.ids.random_(0, 51)
+        model.neighbours.weights.uniform_(0, 0.1)
     model.save(folder)
     items = [{"item": f"item {index}", "title": f"Title {index}"} for index in range(1, 51)]
     (folder / "items.json").write_text(json.dumps(items, indent=2))
@@ -136,11 +138,17 @@ def _saved(model: Any, folder: Path) -> Path:
     return folder
 
 
+def sasrec_with_neighbours(folder: Path) -> Path:
+    """Mixed with a table in which, as in a real one, an item may not stand at all."""
+    return sasrec(folder, num_neighbours=5, neighbour_share=0.5, neighbour_recency=0.7)
+
+
 FAMILIES: Mapping[str, tuple[str, Callable[[Path], Path]]] = {
     "marian": ("translation", marian),
     "bart": ("summarization", bart),
     "bert": ("question-answering", bert),
     "sasrec": ("recommendation", sasrec),
+    "sasrec-neighbours": ("recommendation", sasrec_with_neighbours),
 }
 
 TEXT = "the cat sat on a mat and saw another cat"

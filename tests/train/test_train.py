@@ -1,5 +1,6 @@
 """Every training runs on a handful of examples, goes on where it stopped and writes a checkpoint that loads."""
 
+import dataclasses
 import json
 import lzma
 from pathlib import Path
@@ -17,6 +18,7 @@ from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
 from models.train.loop import Budget, Trainer, batches_by_length, learning_rate, seed_everything  # noqa: E402
+from models.train.neighbours import DECAY, PRIOR, count_neighbours  # noqa: E402
 from models.train.question_answering import encoder_directory, encoder_tokenizer  # noqa: E402
 
 SENTENCES = [
@@ -50,7 +52,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_xz(root / data.SQUAD_TRAIN, json.dumps(squad))
     header = "InvoiceNo\tStockCode\tDescription\tQuantity\tInvoiceDate\tUnitPrice\tCustomerID\tCountry\n"
     lines = [
-        f"5{c:02}\t{i:05}\tRED TOY {i}\t1\t2011-01-{i + 1:02} 08:00:00\t2.5\t{c}\tFrance\n"
+        f"5{c:02}{i // 4}\t{i:05}\tRED TOY {i}\t1\t2011-01-{i + 1:02} 08:00:00\t2.5\t{c}\tFrance\n"
         for c in range(12)
         for i in range(10)
     ]
@@ -82,6 +84,56 @@ def test_recommendation_writes_a_checkpoint_that_ranks_items(directory: Path, tm
 def test_histories_hold_first_purchases_in_time_order(directory: Path) -> None:
     purchases = data.read_online_retail(directory / data.ONLINE_RETAIL)
     assert purchases.histories == (tuple(range(1, 11)),) * 12
+
+
+def test_a_customers_last_invoice_starts_where_its_number_does(directory: Path) -> None:
+    purchases = data.read_online_retail(directory / data.ONLINE_RETAIL)
+    assert purchases.last_invoices == (8,) * 12
+    assert recommendation.known_histories(purchases) == [tuple(range(1, 9))] * 12
+    whole = dataclasses.replace(purchases, last_invoices=(0,) * 12)
+    assert recommendation.known_histories(whole) == [tuple(range(1, 10))] * 12
+
+
+def test_beauty_is_read_and_trained_on_by_the_same_code(tmp_path: Path) -> None:
+    write_xz(tmp_path / data.BEAUTY, "1 1 2 3 4\n2 2 3 5\n" * 8)
+    report = train("recommendation-beauty", tmp_path, tmp_path / "out", 2)
+    assert report["data_sha256"] == {data.BEAUTY: data.sha256(tmp_path / data.BEAUTY)}
+    purchases = data.read_beauty(tmp_path / data.BEAUTY)
+    assert (purchases.items, purchases.histories[:2]) == (tuple("12345"), ((1, 2, 3, 4), (2, 3, 5)))
+    assert SasRec.load(tmp_path / "out").scores(torch.zeros(128)).shape == (6,)
+
+
+def test_neighbours_are_counted_on_both_sides_and_near_ones_count_more() -> None:
+    histories = [np.array([1, 2, 3]), np.array([3, 1])]
+    ids, weights = count_neighbours(histories, 4, 2)
+    sums = {1: 1 + DECAY + 1, 2: 2.0, 3: DECAY + 1 + 1}
+    assert ids[1:].tolist() == [[3, 2], [1, 3], [1, 2], [0, 0]]
+    np.testing.assert_allclose(weights[1], np.array([1 + DECAY, 1]) / (sums[1] + PRIOR), rtol=1e-6)
+    np.testing.assert_allclose(weights[2], np.array([1, 1]) / (sums[2] + PRIOR), rtol=1e-6)
+    assert weights[4].sum() == 0
+
+
+def test_words_are_added_to_items_and_end_with_the_training(directory: Path, tmp_path: Path) -> None:
+    recipe = recommendation.prepare(directory, tmp_path)
+    added = recipe.model.items.weight - recipe.model.state_dict()["items.parametrizations.weight.original"]
+    assert added[0].abs().sum() == 0
+    assert added[1:].abs().sum(1).min() > 0
+    recipe.save(tmp_path)
+    torch.testing.assert_close(SasRec.load(tmp_path).items.weight, recipe.model.items.weight)
+    recipe.save(tmp_path)
+
+
+def test_what_a_history_holds_costs_no_loss(directory: Path, tmp_path: Path) -> None:
+    recipe = recommendation.prepare(directory, tmp_path)
+    recipe.model.eval()
+    history = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        recipe.model.item_bias[:] = 0
+        before = recipe.loss({"history": history})
+        recipe.model.item_bias[1] = 50
+        torch.testing.assert_close(recipe.loss({"history": history}), before)
+        recipe.model.item_bias[5] = 50
+        assert recipe.loss({"history": history}) > before + 40
 
 
 def test_a_training_that_was_interrupted_ends_with_the_same_weights(directory: Path, tmp_path: Path) -> None:
