@@ -41,6 +41,8 @@ class Timing:
         decode_s: the rest until the last row was done: steps, and rows that waited while others of the request ran.
         generated_tokens: over all rows, without end tokens.
         source_tokens: over all rows.
+        first_token_s: seconds from the first yield that generates to the first token of any row; None without any.
+        paces_s: for each row that brought tokens one by one, mean seconds from one to the next.
     """
 
     queue_s: float = 0.0
@@ -48,15 +50,22 @@ class Timing:
     decode_s: float = 0.0
     generated_tokens: int = 0
     source_tokens: int = 0
+    first_token_s: float | None = None
+    paces_s: tuple[float, ...] = ()
 
     def plus(self, batch: Batch) -> "Timing":
         """With a batch that is done."""
+        first_token_s = self.first_token_s
+        if first_token_s is None and batch.spoke_at:
+            first_token_s = batch.spoke_at - batch.submitted_at
         return Timing(
             self.queue_s + batch.joined_at - batch.submitted_at,
             self.encode_s + batch.encode_s,
             self.decode_s + batch.done_at - batch.joined_at - batch.encode_s,
             self.generated_tokens + sum(len(output.tokens) for output in batch.outputs.values()),
             self.source_tokens + batch.tokens,
+            first_token_s,
+            (*self.paces_s, *batch.paces_s),
         )
 
 

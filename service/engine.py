@@ -173,6 +173,8 @@ class Engine:
                     timing = timing.plus(caller.batch)
             self._observer.phases(queue_s=timing.queue_s, encode_s=timing.encode_s, decode_s=timing.decode_s)
             self._observer.tokens(source=timing.source_tokens, generated=timing.generated_tokens)
+            if timing.first_token_s is not None:
+                self._observer.generation(first_token_s=timing.first_token_s, paces_s=timing.paces_s)
             return advanced.value, timing
         finally:
             self._leave(request)

@@ -1,6 +1,6 @@
 """Every metric's name, labels and buckets in one place, so that dashboards and alerts have one page to read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,6 +11,8 @@ MODEL = ("task", "model")
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 # A phase is a part of a request: the queue of an idle model takes tenths of a millisecond, so three bounds more below.
 PHASE_SECONDS = (0.0005, 0.001, 0.0025, *REQUEST_SECONDS)
+# From a small model that decodes alone (0.5 ms) to a large one whose steps are full.
+TOKEN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 # What another row in a step gains shrinks with every doubling, so the bounds double up to what one step takes in.
 STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -36,6 +38,20 @@ class Metrics:
             "Part of an answered request: queue, encode or decode",
             (*MODEL, "phase"),
             buckets=PHASE_SECONDS,
+            registry=registry,
+        )
+        self.first_token_seconds = Histogram(
+            "heedful_time_to_first_token_seconds",
+            "From request to the first token of an answered request that generates",
+            MODEL,
+            buckets=PHASE_SECONDS,
+            registry=registry,
+        )
+        self.token_seconds = Histogram(
+            "heedful_time_per_output_token_seconds",
+            "Mean time from one token of a row to the next",
+            MODEL,
+            buckets=TOKEN_SECONDS,
             registry=registry,
         )
         self.tokens = Counter(
@@ -79,6 +95,8 @@ class Observer:
         self._decode = metrics.phase_seconds.labels(task, model, "decode")
         self._source = metrics.tokens.labels(task, model, "source")
         self._generated = metrics.tokens.labels(task, model, "generated")
+        self._first_token = metrics.first_token_seconds.labels(task, model)
+        self._token = metrics.token_seconds.labels(task, model)
         self._step_rows = metrics.step_rows.labels(task, model)
 
     def request(self, status: int, seconds: float) -> None:
@@ -100,6 +118,12 @@ class Observer:
         """What an answered request read and wrote."""
         self._source.inc(source)
         self._generated.inc(generated)
+
+    def generation(self, *, first_token_s: float, paces_s: Iterable[float]) -> None:
+        """How soon an answered request began to write, and for each of its rows the mean time between tokens."""
+        self._first_token.observe(first_token_s)
+        for pace_s in paces_s:
+            self._token.observe(pace_s)
 
     def step(self, rows: int) -> None:
         """One step of the model brought `rows` rows forward."""

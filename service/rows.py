@@ -38,7 +38,9 @@ class Batch:
         ids: of its rows, in their order.
         tokens: source tokens of all rows.
         is_followed: somebody wants to know of every token.
+        paces_s: of each finished row that brought tokens one by one, the mean time from one to the next.
         joined_at: when the first row was about to be admitted; 0 before.
+        spoke_at: when the first token of any row came; 0 before.
         encode_s: spent in `admit` with at least one of the rows.
         done_at: when the last row was done.
     """
@@ -50,7 +52,9 @@ class Batch:
     submitted_at: float
     is_followed: bool = False
     outputs: dict[RowId, Output] = field(default_factory=dict)
+    paces_s: list[float] = field(default_factory=list)
     joined_at: float = 0.0
+    spoke_at: float = 0.0
     encode_s: float = 0.0
     done_at: float = 0.0
 
@@ -62,6 +66,7 @@ class _Job:
     batch: Batch
     tokens: list[int] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)
+    spoke_at: float = 0.0
     alone: bool = False
 
 
@@ -188,10 +193,14 @@ class Rows:
             batch.encode_s += encode_s
 
     def _collect(self, events: Sequence[Event]) -> None:
+        now = time.monotonic()
         for event in events:
             job = self._running.get(event.row)
             if job is None:
                 continue  # dropped
+            if event.tokens and not job.tokens:
+                job.spoke_at = now
+                job.batch.spoke_at = job.batch.spoke_at or now
             job.tokens += event.tokens
             if event.arrays:
                 job.arrays.update(event.arrays)
@@ -201,6 +210,9 @@ class Rows:
             if event.finish is not None:
                 del self._running[job.id]
                 self._suspects.pop(job.id, None)
+                steps = len(job.tokens) - bool(event.tokens)  # after the first token; an end token brings none
+                if steps > 0 and now > job.spoke_at:
+                    job.batch.paces_s.append((now - job.spoke_at) / steps)
                 self._finish(job, Output(tuple(job.tokens), job.arrays, event.finish))
 
     def _finish(self, job: _Job, output: Output) -> None:

@@ -806,3 +806,37 @@ async def test_what_a_solution_in_a_thread_refuses_is_raised(make: Callable[...,
 
     with pytest.raises(InvalidInput, match="no"):
         await make(Countdown()).answer(refusing(), in_thread=True)
+
+
+# How soon and how fast.
+
+
+async def test_a_request_says_how_soon_its_first_token_came_and_how_fast_the_others(
+    make: Callable[..., Engine], registry: CollectorRegistry
+) -> None:
+    model, gate = gated()
+    engine = make(model)
+    answer = asyncio.ensure_future(engine.answer(ask(row(4), row(1))))
+    await until(lambda: model.gates_entered == 1)
+    await let(model, 1)
+    await asyncio.sleep(0.05)
+    gate.release(100)
+    _, timing = await answer
+    assert timing.first_token_s is not None
+    assert timing.first_token_s < timing.queue_s + timing.encode_s + timing.decode_s - 0.05
+    (pace_s,) = timing.paces_s  # the row of one token has none
+    assert pace_s >= 0.05 / 3
+    assert sample(registry, "heedful_time_to_first_token_seconds_count") == 1
+    assert sample(registry, "heedful_time_per_output_token_seconds_sum") == pytest.approx(pace_s)
+
+
+async def test_rows_without_tokens_have_neither(make: Callable[..., Engine], registry: CollectorRegistry) -> None:
+    class Forward(Countdown):
+        def step(self) -> Sequence[Event]:
+            done = [Event(id_, finish="stop") for id_ in self.left]
+            self.left.clear()
+            return done
+
+    _, timing = await make(Forward()).answer(ask(row(1)))
+    assert (timing.first_token_s, timing.paces_s) == (None, ())
+    assert sample(registry, "heedful_time_to_first_token_seconds_count") == 0

@@ -46,12 +46,16 @@ def test_requests_count_by_status_and_their_seconds_fall_into_buckets(
 def test_the_engine_reports_phases_tokens_steps_and_refusals(registry: CollectorRegistry, observer: Observer) -> None:
     observer.phases(queue_s=0.01, encode_s=0.02, decode_s=0.3)
     observer.tokens(source=12, generated=30)
+    observer.generation(first_token_s=0.2, paces_s=(0.01, 0.03))
     observer.step(16)
     observer.rejected("overloaded")
     for phase, seconds in (("queue", 0.01), ("encode", 0.02), ("decode", 0.3)):
         assert value(registry, "heedful_phase_duration_seconds_sum", phase=phase) == pytest.approx(seconds)
     assert value(registry, "heedful_tokens_total", direction="source") == 12
     assert value(registry, "heedful_tokens_total", direction="generated") == 30
+    assert value(registry, "heedful_time_to_first_token_seconds_sum") == pytest.approx(0.2)
+    assert value(registry, "heedful_time_per_output_token_seconds_sum") == pytest.approx(0.04)
+    assert value(registry, "heedful_time_per_output_token_seconds_count") == 2
     assert value(registry, "heedful_step_rows_bucket", le="8.0") == 0
     assert value(registry, "heedful_step_rows_bucket", le="16.0") == 1
     assert value(registry, "heedful_rejected_total", reason="overloaded") == 1
