@@ -18,9 +18,11 @@ from starlette.responses import Response
 from models.generation import WritingRequest
 from models.tasks import TASKS
 from service.callers import Timing
+from service.catalogue import catalogues
 from service.contract import ModelCard, Problem, StreamEvent
 from service.errors import NotReady
 from service.hosting import READY_AGAIN_S, Call, Host
+from service.playground import pages
 from service.problems import install, problem_of, status_of_any
 from service.settings import Settings
 from service.transport import (
@@ -43,15 +45,6 @@ class Status(BaseModel):
     """Whether the service lives or is ready."""
 
     status: str
-
-
-class Index(BaseModel):
-    """Where to go from `/`."""
-
-    service: str
-    version: str
-    models: str
-    docs: str
 
 
 class _App(FastAPI):
@@ -82,20 +75,20 @@ def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = No
         version=version("heedful"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     install(app)
+    app.include_router(pages())
     app.include_router(_operations(host))
     app.include_router(_tasks(host, settings))
+    app.include_router(catalogues(host.cards, settings))
     app.add_middleware(RequestIds)
     return app
 
 
 def _operations(host: Host) -> APIRouter:
     router = APIRouter(tags=["operations"])
-
-    @router.get("/", summary="Where to go from here")
-    async def index() -> Index:
-        return Index(service="heedful", version=version("heedful"), models="/v1/models", docs="/docs")
 
     @router.get("/healthz", summary="Alive")
     async def healthz() -> Status:

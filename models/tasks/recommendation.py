@@ -1,6 +1,6 @@
 """Recommendation: what a customer with this history of items is likely to take next."""
 
-import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,18 @@ class CatalogueItem(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     item: str
     title: str
+
+
+def read_catalogue(path: Path) -> list[CatalogueItem]:
+    """A bundle's items in the order of their ids in the model.
+
+    Raises:
+        BundleError: the file is not a catalogue.
+    """
+    try:
+        return TypeAdapter(list[CatalogueItem]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{path}: not a catalogue: {error}") from error
 
 
 class RecommendationInputs(Closed):
@@ -62,11 +74,7 @@ class Recommendation:
         manifest = bundle.manifest
         if manifest.catalogue is None:
             raise BundleError(f"{bundle.folder}: a recommendation bundle needs a catalogue")
-        try:
-            path = bundle.path(manifest.catalogue)
-            self._catalogue = TypeAdapter(list[CatalogueItem]).validate_python(json.loads(path.read_bytes()))
-        except (ValueError, ValidationError) as error:
-            raise BundleError(f"{path}: not a catalogue: {error}") from error
+        self._catalogue = read_catalogue(bundle.path(manifest.catalogue))
         self._ids = {entry.item: index for index, entry in enumerate(self._catalogue, start=1)}
         self._limits = manifest.limits
 
