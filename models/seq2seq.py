@@ -40,7 +40,8 @@ class Seq2Seq:
 
     Args:
         encoder: the graph from packed tokens to `cross` [tokens, 2 x layers, heads, head width], keys and values of
-            each decoder layer's cross-attention.
+            each decoder layer's cross-attention; and [tokens, ...] for every further input of the step graph, which
+            reads it under the same name as [rows, source length, ...].
         step: the graph of one decoder step.
         generation: start and end tokens of the model.
         source_length: longest source, in tokens.
@@ -81,6 +82,10 @@ class Seq2Seq:
             "source_lengths": np.zeros(slots, np.int32),
             "source_last": np.zeros((slots, *_sizes(step.inputs["source_last"].shape[1:])), np.float32),
         }
+        self._sources: dict[str, NDArray[Any]] = {
+            name: np.zeros((slots, source_length, *_sizes(step.inputs[name].shape[2:])), step.inputs[name].dtype)
+            for name in _of_source_tokens(step)
+        }
         self._totals = {name: np.zeros((), np.int32) for name in _TOTALS}
         self._next = np.zeros(slots, np.int64)
         self._logits = np.zeros((slots, *_sizes(step.outputs["logits"].shape[1:])), np.float32)
@@ -111,11 +116,15 @@ class Seq2Seq:
             raise ValueError(f"rows of {needed} slots were admitted to {self.room().slots} free ones")
         decoders = [self._decoder(row) for row in rows.values()]
         packed = pack(list(rows.values()))
-        cross = self._encoder.run(packed.feeds(self._encoder.inputs))["cross"]
-        for (id_, row), decoder, encoded in zip(rows.items(), decoders, packed.split(cross), strict=True):
+        outputs = self._encoder.run(packed.feeds(self._encoder.inputs))
+        by_row = {name: packed.split(output) for name, output in outputs.items()}
+        for index, ((id_, row), decoder) in enumerate(zip(rows.items(), decoders, strict=True)):
+            encoded = by_row["cross"][index]
             start, length = len(self._occupants), len(encoded)
             stop = start + self.cost(row).slots
             self._cross[:, start:stop, :, :length] = encoded.transpose(1, 2, 0, 3)[:, None]
+            for name, cache in self._sources.items():
+                cache[start:stop, :length] = by_row[name][index]
             self._state["tokens"][start:stop] = self._generation.decoder_start_token_id
             self._state["positions"][start:stop] = 0
             self._state["source_lengths"][start:stop] = length
@@ -195,6 +204,8 @@ class Seq2Seq:
             past, cross = self._state["positions"][last], self._state["source_lengths"][last]
             self._past[:, slot, :, :past] = self._past[:, last, :, :past]
             self._cross[:, slot, :, :cross] = self._cross[:, last, :, :cross]
+            for cache in self._sources.values():
+                cache[slot, :cross] = cache[last, :cross]
             self._occupants[slot] = moved = self._occupants[last]
             moved.slots[moved.slots.index(last)] = slot
         self._occupants.pop()
@@ -206,7 +217,7 @@ class Seq2Seq:
         """
         if count not in self._bindings:
             caches = {name: cache[:count] for name, cache in self._caches.items()}
-            state = {name: array[:count] for name, array in self._state.items()}
+            state = {name: array[:count] for name, array in (self._state | self._sources).items()}
             outputs: dict[str, NDArray[Any]] = {"next": self._next[:count], "logits": self._logits[:count]}
             outputs |= {f"present_{name}": cache for name, cache in caches.items()}
             self._bindings[count] = self._step.bind(state | self._totals | caches, outputs)
@@ -223,6 +234,11 @@ def _names(step: Session, kind: str) -> list[str]:
     return [name for name in step.inputs if name.startswith(f"{kind}_")]
 
 
+def _of_source_tokens(step: Session) -> list[str]:
+    known = {*_STATE, *_TOTALS, *_names(step, "past"), *_names(step, "cross")}
+    return [name for name in step.inputs if name not in known]
+
+
 def _sizes(dimensions: Sequence[int | str]) -> tuple[int, ...]:
     if not all(isinstance(size, int) for size in dimensions):
         raise BundleError(f"the step graph leaves a size open that must be fixed: {dimensions}")
@@ -235,8 +251,8 @@ def _check(encoder: Session, step: Session) -> None:
     caches = {kind: _names(step, kind) for kind in ("past", "cross")}
     presents = [f"present_{name}" for names in caches.values() for name in names]
     for graph, kind, found, needed in (
-        ("encoder", "output", encoder.outputs, ["cross"]),
         ("step", "input", step.inputs, [*_STATE, *_TOTALS]),
+        ("encoder", "output", encoder.outputs, ["cross", *_of_source_tokens(step)]),
         ("step", "output", step.outputs, ["next", "logits", *presents]),
     ):
         if missing := [name for name in needed if name not in found]:
@@ -246,3 +262,7 @@ def _check(encoder: Session, step: Session) -> None:
         held = [step.inputs[name].shape for name in names]
         if {(len(held), shape[1], shape[3]) for shape in held} != {encoded}:
             raise BundleError(f"the encoder graph gives keys and values {encoded}, the step graph holds {held}")
+    for name in _of_source_tokens(step):
+        given, read = encoder.outputs[name].shape[1:], step.inputs[name].shape[2:]
+        if given != read:
+            raise BundleError(f"the encoder graph gives {name} {given}, the step graph reads {read}")

@@ -68,6 +68,12 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._prefix = prefix
 
+    @property
+    def lower_cases(self) -> bool:
+        """Whether the model reads and writes lower case alone."""
+        normalizer = self._tokenizer.normalizer
+        return normalizer is not None and normalizer.normalize_str("A") == "a"
+
     def encode(self, text: str) -> Tokens:
         """Ids int64 [length] of the text with the prefix and special tokens that the model expects around it."""
         return np.array(self._tokenizer.encode(self._prefix + text).ids, np.int64)

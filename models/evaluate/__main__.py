@@ -64,7 +64,7 @@ def _embedded(task: str) -> Path:
 def _print(results: list[Result], title: str) -> None:
     table = Table(*(Column(name, overflow="fold") for name in COLUMNS), title=title)
     for result in results:
-        digits = 4 if result.value <= 1 else 2
+        digits = 0 if isinstance(result.value, int) else 4 if result.value <= 1 else 2
         table.add_row(result.system, result.metric, f"{result.value:.{digits}f}", result.dataset, result.signature)
     Console().print(table)
 

@@ -25,6 +25,7 @@ from models.export.errors import PICKLE_HINT, ExportError
 from models.export.graphs import Source
 from models.export.next_item import NextItem
 from models.export.span_scoring import SpanScoring
+from models.nets.pointer import PointerBart
 from models.nets.sasrec import SasRec
 from models.task import Row
 
@@ -90,6 +91,7 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
 _FAMILIES: Mapping[str, Callable[[Path], Checkpoint]] = {
     "marian": _from_transformers(MarianMTModel, EncoderDecoder),
     "bart": _from_transformers(BartForConditionalGeneration, EncoderDecoder),
+    "pointer-bart": _from_transformers(PointerBart, EncoderDecoder),
     "mbart": _from_transformers(MBartForConditionalGeneration, EncoderDecoder),
     "pegasus": _from_transformers(PegasusForConditionalGeneration, EncoderDecoder),
     "m2m_100": _from_transformers(M2M100ForConditionalGeneration, EncoderDecoder),

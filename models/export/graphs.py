@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from models.bundle import Precision, Role
+from models.nets.copying import CopyingEncoder, CopyingStep
 from models.nets.packed import CrossAttentionEncoder
 from models.nets.step import DecoderStep
 from models.packing import pack, pad
@@ -69,12 +70,15 @@ def padded_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: b
     return Source(module, arguments, inputs, outputs, precisions=("fp32",))
 
 
-def encoder_source(encoder: CrossAttentionEncoder) -> Source:
+def encoder_source(encoder: CrossAttentionEncoder | CopyingEncoder) -> Source:
     """The encoder of an encoder-decoder."""
-    return packed_source(encoder, {"cross": ("tokens", 2 * encoder.layers, encoder.heads, encoder.head_width)})
+    outputs: dict[str, Dims] = {"cross": ("tokens", 2 * encoder.layers, encoder.heads, encoder.head_width)}
+    if isinstance(encoder, CopyingEncoder):
+        outputs |= {"copy_keys": ("tokens", encoder.copy_width), "source_tokens": ("tokens",)}
+    return packed_source(encoder, outputs)
 
 
-def step_source(step: DecoderStep, *, layers: int, heads: int, width: int) -> Source:
+def step_source(step: DecoderStep | CopyingStep, *, layers: int, heads: int, width: int) -> Source:
     """The decoder step; `width` is that of one head."""
     rows, source, target = 3, 7, 9
     caches = [f"{kind}_{index}" for index in range(layers) for kind in "kv"]
@@ -88,7 +92,7 @@ def step_source(step: DecoderStep, *, layers: int, heads: int, width: int) -> So
         "source_total": (),
         "source_last": ("rows", 2 * layers, heads, width),
     }
-    arguments = {
+    arguments: dict[str, Any] = {
         "tokens": torch.zeros(rows, dtype=torch.int64),
         "positions": torch.tensor([2, 4, 3], dtype=torch.int32),
         "total": torch.tensor(5, dtype=torch.int32),
@@ -99,8 +103,14 @@ def step_source(step: DecoderStep, *, layers: int, heads: int, width: int) -> So
         "cross": [_example_cache(rows, heads, source, width) for _ in range(layers)],
     }
     kept = {f"past_{name}": past for name in caches} | {f"cross_{name}": cross for name in caches}
+    inputs |= kept
+    if isinstance(step, CopyingStep):
+        copy_width = step.pointer.key.out_features
+        inputs |= {"copy_keys": ("rows", "source_length", copy_width), "source_tokens": ("rows", "source_length")}
+        arguments["copy_keys"] = torch.zeros(rows, source, copy_width)
+        arguments["source_tokens"] = torch.zeros(rows, source, dtype=torch.int64)
     outputs: dict[str, Dims] = {"next": ("rows",), "logits": ("rows", step.head.out_features)}
-    return Source(step, arguments, inputs | kept, outputs | {f"present_{name}": dims for name, dims in kept.items()})
+    return Source(step, arguments, inputs, outputs | {f"present_{name}": dims for name, dims in kept.items()})
 
 
 def trace(source: Source) -> onnx_ir.Model:

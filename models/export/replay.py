@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle, Precision
 from models.encoder import forward
+from models.packing import WIDTH_MULTIPLE
 from models.session import Session, open_session
 from models.task import Array, Row, Tokens
 
@@ -40,21 +41,28 @@ def teacher_forced(
 
     Rows run side by side, each at its own position: row i waits i steps before it starts.
     """
-    cross = [outputs["cross"] for outputs in forward(encoder, [Row(source) for source in sources])]
+    encoded = forward(encoder, [Row(source) for source in sources])
     lengths = np.array([len(source) for source in sources], np.int32)
+    longest = {"past_": max(len(target) for target in targets)}
+    longest["cross_"] = source_length = -(-lengths.max() // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     feeds: dict[str, NDArray[Any]] = {
         "source_lengths": lengths,
         "source_total": lengths.max(),
-        "source_last": np.stack([part[-1] for part in cross]),
+        "source_last": np.stack([outputs["cross"][-1] for outputs in encoded]),
     }
     for name, spec in step.inputs.items():
-        if name.startswith(("past_", "cross_")):
-            length = max(len(target) for target in targets) if name.startswith("past_") else lengths.max()
+        kind = next((kind for kind in longest if name.startswith(kind)), None)
+        if kind is not None:
             heads, width = int(spec.shape[1]), int(spec.shape[3])
-            feeds[name] = np.zeros((len(sources), heads, length, width), np.float32)
+            feeds[name] = np.zeros((len(sources), heads, longest[kind], width), np.float32)
     for index, name in enumerate(name for name in step.inputs if name.startswith("cross_")):
-        for row, part in enumerate(cross):
-            feeds[name][row, :, : len(part)] = part[:, index].swapaxes(0, 1)
+        for row, outputs in enumerate(encoded):
+            feeds[name][row, :, : lengths[row]] = outputs["cross"][:, index].swapaxes(0, 1)
+    for name in encoded[0].keys() - {"cross"}:
+        first = encoded[0][name]
+        feeds[name] = np.zeros((len(sources), source_length, *first.shape[1:]), first.dtype)
+        for row, outputs in enumerate(encoded):
+            feeds[name][row, : lengths[row]] = outputs[name]
     logits: list[list[Array]] = [[] for _ in sources]
     for time in range(max(len(target) + row for row, target in enumerate(targets))):
         positions = [min(max(time - row, 0), len(target) - 1) for row, target in enumerate(targets)]

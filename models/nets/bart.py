@@ -56,6 +56,7 @@ def _behind_padding(part: Any) -> torch.Tensor:
 _FAMILIES: Mapping[str, _Family] = {
     "marian": _Family(norm_first=False, positions=_from_start),
     "bart": _Family(norm_first=False, positions=_behind_two_unused),
+    "pointer-bart": _Family(norm_first=False, positions=_behind_two_unused),
     "mbart": _Family(norm_first=True, positions=_behind_two_unused),
     "pegasus": _Family(norm_first=True, positions=_from_start),
     "m2m_100": _Family(norm_first=True, positions=_behind_padding),

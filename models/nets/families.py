@@ -6,13 +6,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from models.nets.bart import bart
+from models.nets.copying import CopyingEncoder, CopyingStep, pointer_bart
 from models.nets.layers import Embeddings, FeedForward, Residual
 from models.nets.packed import CrossAttentionEncoder, NextItemScorer, PackedAttention, PackedEncoder, PackedLayer
 from models.nets.step import DecoderStep
 from models.nets.t5 import t5
 
 
-def encoder_decoder(model: Any, *, source_length: int, target_length: int) -> tuple[CrossAttentionEncoder, DecoderStep]:
+def encoder_decoder(
+    model: Any, *, source_length: int, target_length: int
+) -> tuple[CrossAttentionEncoder, DecoderStep] | tuple[CopyingEncoder, CopyingStep]:
     """Encoder and decoder step of a `...ForConditionalGeneration` of transformers.
 
     Args:
@@ -24,6 +27,8 @@ def encoder_decoder(model: Any, *, source_length: int, target_length: int) -> tu
     """
     if model.config.model_type in {"t5", "mt5"}:
         return t5(model)
+    if model.config.model_type == "pointer-bart":
+        return pointer_bart(model, source_length=source_length, target_length=target_length)
     return bart(model, source_length=source_length, target_length=target_length)
 
 

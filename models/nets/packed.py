@@ -173,7 +173,10 @@ class CrossAttentionEncoder(nn.Module):
         unpad: torch.Tensor,
     ) -> torch.Tensor:
         """Packed rows to `cross`, float [T, 2 x layers, heads, head width], key before value."""
-        hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
+        return self.cross(self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad))
+
+    def cross(self, hidden: torch.Tensor) -> torch.Tensor:
+        """States of the encoder, float [T, width], to what `forward` gives."""
         cross: torch.Tensor = self.keys_and_values(hidden).view(-1, 2 * self.layers, self.heads, self.head_width)
         return cross
 

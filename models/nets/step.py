@@ -180,6 +180,32 @@ class DecoderStep(nn.Module):
             `next` int64 [rows], the likeliest token; `logits` float [rows, vocabulary]; the caches afterwards, which
             are meant to have the addresses of `past` and `cross`.
         """
+        hidden, presents, crosses = self.states(
+            tokens=tokens,
+            positions=positions,
+            total=total,
+            source_lengths=source_lengths,
+            source_total=source_total,
+            source_last=source_last,
+            past=past,
+            cross=cross,
+        )
+        logits: torch.Tensor = self.head(hidden)
+        return likeliest(logits), logits, presents, crosses
+
+    def states(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        total: torch.Tensor,
+        source_lengths: torch.Tensor,
+        source_total: torch.Tensor,
+        source_last: torch.Tensor,
+        past: list[Cache],
+        cross: list[Cache],
+    ) -> tuple[torch.Tensor, list[Cache], list[Cache]]:
+        """What the output layer reads, float [rows, width], and the caches afterwards; arguments are `forward`'s."""
         hidden = self.embeddings(tokens, positions)
         bias = None
         if self.distance_bias is not None:
@@ -201,5 +227,9 @@ class DecoderStep(nn.Module):
             )
             presents.append(present)
             crosses.append(same)
-        logits: torch.Tensor = self.head(hidden if self.norm is None else self.norm(hidden))
-        return torch.topk(logits, 1, -1)[1][:, 0], logits, presents, crosses
+        return hidden if self.norm is None else self.norm(hidden), presents, crosses
+
+
+def likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """Float [rows, vocabulary] to the place of each row's largest logit, int64 [rows]."""
+    return torch.topk(logits, 1, -1)[1][:, 0]

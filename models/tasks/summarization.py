@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from models.bundle import Bundle
 from models.errors import BundleError, TooLarge
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
+from models.surface import Surface
 from models.task import Draft, Row, Solution
 from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
 
@@ -69,12 +70,17 @@ class Summarization:
         check_writing(request, self._limits)
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
         texts = [self._windows(text.strip(), parameters.truncation) for text in request.inputs]
-        rows = [Row(self._tokenizer.encode(window), generation=settings) for text in texts for window in text]
+        windows = [window for text in texts for window in text]
+        rows = [Row(self._tokenizer.encode(window), generation=settings) for window in windows]
+        surfaces = [Surface(window) for window in windows] if self._tokenizer.lower_cases else []
         clean_up = bool(parameters.clean_up_tokenization_spaces)
 
         def join(summaries: Sequence[str], _whole: bool) -> list[str]:
-            left = iter(summaries)
-            joined = [_join([summary.strip() for summary in islice(left, len(windows))]) for windows in texts]
+            written = [summary.strip() for summary in summaries]
+            if surfaces:
+                written = [surface.restore(text) for surface, text in zip(surfaces, written, strict=False)]
+            left = iter(written)
+            joined = [_join(list(islice(left, len(text)))) for text in texts]
             return [clean_up_spaces(text) for text in joined] if clean_up else joined
 
         return Draft(rows, self._tokenizer.decode, join)

@@ -7,6 +7,7 @@ Every reader takes the data directory, which holds one folder for each task:
     translation/testsets_en_fr.tar.xz                      testsets_en_fr/NAME.tsv, the same columns
     question-answering/squad_v1.1_{train,dev}.json.xz      SQuAD 1.1; an answer may carry `all_starts`
     summarization/arxiv_abstract_title.{train,dev,test}.tsv.xz   id, date, category, title, abstract
+    summarization/scitldr_a.dev.jsonl.xz                   SciTLDR-A: `source` and `target` are lists of sentences
     recommendation/online_retail_uci.tsv.xz                UCI Online Retail with its eight columns
     recommendation/s3rec_Beauty.txt.xz                     Amazon Beauty: in each line a user and items in time order
 """
@@ -27,6 +28,7 @@ EUROPARL_TRAIN = "translation/europarl_v7_en_fr.train900k.tsv.xz"
 TRANSLATION_TESTS = "translation/testsets_en_fr.tar.xz"
 SQUAD_TRAIN = "question-answering/squad_v1.1_train.json.xz"
 SQUAD_DEV = "question-answering/squad_v1.1_dev.json.xz"
+SCITLDR_DEV = "summarization/scitldr_a.dev.jsonl.xz"
 ONLINE_RETAIL = "recommendation/online_retail_uci.tsv.xz"
 BEAUTY = "recommendation/s3rec_Beauty.txt.xz"
 
@@ -48,6 +50,14 @@ class Pair:
 
     source: str
     target: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tldr:
+    """One abstract with the sentences that sum it up, any of which would do."""
+
+    source: str
+    targets: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,10 +131,18 @@ def read_squad(path: Path) -> list[Question]:
     ]
 
 
-def read_arxiv(path: Path) -> list[Pair]:
-    """Abstracts (source) with their titles (target)."""
-    rows = (line.split("\t") for line in _lines(path))
+def read_arxiv(path: Path, *, newest: int | None = None) -> list[Pair]:
+    """Abstracts (source) with their titles (target), in file order, or the `newest` so many in order of their dates."""
+    rows = [line.split("\t") for line in _lines(path)]
+    if newest is not None:
+        rows = sorted(rows, key=lambda row: row[1])[-newest:]
     return [Pair(source=abstract, target=title) for _, _, _, title, abstract in rows]
+
+
+def read_scitldr(path: Path) -> list[Tldr]:
+    """Abstracts with every summary that somebody wrote."""
+    entries = (json.loads(line) for line in _lines(path))
+    return [Tldr(source=" ".join(entry["source"]), targets=tuple(entry["target"])) for entry in entries]
 
 
 def read_online_retail(path: Path, *, core: int = 5) -> Purchases:

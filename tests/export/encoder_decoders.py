@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from models.bundle import Limits
+from models.nets.pointer import PointerBart, PointerBartConfig
 from tests.export.checkpoints import SIZES, VOCABULARY, _saved
 
 BART_SIZES: Mapping[str, Any] = {**SIZES, "decoder_layers": 1}
@@ -109,12 +110,27 @@ def _varied(model: Any, folder: Path) -> Path:
     return folder
 
 
+def pointer_bart(folder: Path, **changes: Any) -> Path:
+    """BART with a pointer to the source, whose share is drawn widely, so that rows both say and copy."""
+    torch.manual_seed(11)
+    model = PointerBart(PointerBartConfig(**{**BART_SIZES, "activation_function": "gelu", "copy_width": 24, **changes}))
+    model.final_logits_bias.normal_()
+    model.continue_copies()
+    model.generation_config.no_repeat_ngram_size = 3
+    _varied(model, folder)
+    with torch.no_grad():
+        model.pointer.gate.weight.normal_()
+    model.save_pretrained(folder)
+    return folder
+
+
 POSITIONS = Limits(max_tokens=64, max_new_tokens=64)
 FURTHER_THAN_BUCKETS = Limits(max_tokens=160, max_new_tokens=140)
 PAST_32 = Limits(max_tokens=160, max_new_tokens=48)
 
 ENCODER_DECODERS: Mapping[str, tuple[str, Limits, Callable[[Path], Path]]] = {
     "mbart": ("translation", POSITIONS, mbart),
+    "pointer-bart": ("summarization", POSITIONS, pointer_bart),
     "pegasus": ("summarization", POSITIONS, pegasus),
     "m2m_100": ("translation", POSITIONS, m2m_100),
     "t5": ("summarization", FURTHER_THAN_BUCKETS, t5),

@@ -23,7 +23,7 @@ def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> No
 
 def test_an_unknown_family_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    known = "marian, bart, mbart, pegasus, m2m_100, t5, mt5, sasrec"
+    known = "marian, bart, pointer-bart, mbart, pegasus, m2m_100, t5, mt5, sasrec"
     with pytest.raises(ExportError, match=f"model_type 'vit' is not one of {known}, nor does transformers have"):
         open_checkpoint(tmp_path)
 

@@ -22,6 +22,7 @@ from tests.export.encoder_decoders import ENCODER_DECODERS, T5_TASKS, m2m_100, t
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "mbart": {"forced_bos_token_id": 7, "no_repeat_ngram_size": 2},
+    "pointer-bart": {"no_repeat_ngram_size": 3},
     "pegasus": {"no_repeat_ngram_size": 3},
     "m2m_100": {
         "decoder_start_token_id": 1,

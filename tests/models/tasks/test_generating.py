@@ -1,6 +1,7 @@
 """Translation and summarization: which rows a text becomes, and how their outputs become one text again."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,17 +86,26 @@ def test_a_long_text_is_summarized_in_windows_that_end_with_sentences(summarizat
     rows, (answer,) = run(summarization, {"inputs": text})
     assert len(rows) > 1
     assert max(len(row.tokens) for row in rows) <= 12
-    assert answer == text.replace(".", " .")
+    assert [sentence.lower() for sentence in answer.split(". ")] == text.split(". ")
 
 
-def test_a_summary_of_one_window_is_left_as_it_is(summarization: Summarization) -> None:
-    assert run(summarization, {"inputs": " the fox jumps \n"})[1] == ["the fox jumps"]
+def test_a_summary_of_one_window_is_not_ended_like_a_sentence(summarization: Summarization) -> None:
+    assert run(summarization, {"inputs": " the fox jumps \n"})[1] == ["The fox jumps"]
+
+
+def test_a_model_of_lower_case_gets_the_capitals_and_blanks_of_the_source(summarization: Summarization) -> None:
+    assert run(summarization, {"inputs": "the Fox jumps.why?"})[1] == ["The Fox jumps.why?"]
+
+
+def test_a_model_that_writes_capitals_is_left_alone(tmp_path: Path) -> None:
+    bundle = bundle_of("summarization", tmp_path, max_tokens=12, lowercase=False)
+    assert run(Summarization(bundle), {"inputs": "the fox jumps.why?"})[1] == ["the fox jumps . why ?"]
 
 
 def test_summaries_of_windows_are_ended_like_sentences(summarization: Summarization) -> None:
     rows, (answer,) = run(summarization, {"inputs": "the fox jumps. " * 6}, lambda row: row.tokens.tolist()[1:3])
     assert len(rows) > 1
-    assert answer == " ".join(["the fox."] * len(rows))
+    assert answer == " ".join(["The fox."] * len(rows))
 
 
 def test_summarization_can_be_cut_or_refused(summarization: Summarization) -> None:
