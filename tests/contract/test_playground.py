@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,9 +13,10 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.tasks import TASKS
+from service.settings import EMBEDDED_BUNDLES
 from tests.contract.browser import chromium, run_javascript, watched
 from tests.contract.test_answers import ENGLISH, post
-from tests.serving import Service
+from tests.serving import Service, start, stop
 
 pytestmark = pytest.mark.browser
 TABS = ("Translation", "Summarization", "Question answering", "Recommendation")
@@ -141,7 +143,7 @@ def test_without_a_service_the_page_says_so(browser: Browser, service: Service) 
 
 def test_a_running_answer_can_be_stopped(page: Page) -> None:
     panel = task(page, "Translation")
-    panel.get_by_label("Text in English").fill("I have never seen such a large house in the town before. " * 200)
+    panel.get_by_label("Text in English").fill("I have never seen such a large house in the town before. " * 1500)
     panel.locator(".go").click()
     expect(panel.locator(".arriving").first).to_be_attached()
     panel.get_by_role("button", name="Stop").click()
@@ -185,6 +187,29 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, service: Service, wi
         for label in TABS:
             run(task(page, label))
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_another_model_of_the_task_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+    bundle = str(EMBEDDED_BUNDLES / "translation")
+    models = [{"bundle": bundle, "name": name} for name in ("first", "second")]
+    config = tmp_path / "heedful.yaml"
+    config.write_text(json.dumps({"models": models}))
+    service = start("embedded", tmp_path / "log", "--config", str(config))
+    try:
+        with watched(browser, service.url) as page:
+            page.goto("/")
+            expect(page.get_by_role("tab", name="Recommendation")).to_have_count(0)
+            panel = task(page, "Translation")
+            choice = panel.get_by_label("Model", exact=True)
+            choice.focus()
+            choice.select_option(label="second")
+            expect(choice).to_be_focused()
+            expect(panel.get_by_role("region", name="Model second")).to_be_visible()
+            expect(panel.locator(".snippet:visible")).to_contain_text("/v1/translation/second")
+            with page.expect_request("**/v1/translation/second"):
+                run(panel)
+    finally:
+        stop(service)
 
 
 def printed(code: str, language: str, page: Page) -> str:

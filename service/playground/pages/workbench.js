@@ -30,10 +30,9 @@ import { timingBar } from "./timing.js";
 
 /** The panel of a task with the models that are served for it, its default first. */
 export function workbench(task, cards) {
-  const panel = element("div", { class: "workbench" });
+  const bench = element("div");
   const choice = element("select", {}, ...cards.map((card, index) => element("option", { value: index }, card.name)));
   choice.addEventListener("change", () => build(cards[Number(choice.value)]));
-  const chooser = cards.length > 1 ? field("Model", choice) : null;
 
   function build(card) {
     const route = card.routes[0];
@@ -103,8 +102,7 @@ export function workbench(task, cards) {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
       if (event.key === "Escape" && running) running.abort();
     });
-    panel.replaceChildren(
-      ...(chooser ? [chooser] : []),
+    bench.replaceChildren(
       element("div", { class: "pair" }, form, element("section", { class: "answer", "aria-labelledby": title.id }, title, problem, view.node, status, time)),
       element("div", { class: "pair below" }, code.node, modelCard(card)),
     );
@@ -113,5 +111,5 @@ export function workbench(task, cards) {
   }
 
   build(cards[0]);
-  return panel;
+  return element("div", { class: "workbench" }, cards.length > 1 ? field("Model", choice) : null, bench);
 }
