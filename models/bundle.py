@@ -92,10 +92,56 @@ class Limits(Frozen):
 
 
 class Languages(Frozen):
-    """ISO 639 codes of what the model reads and writes."""
+    """What the model reads and writes: ISO 639 codes, or for a multilingual model its own ("fr_XX", "fra_Latn")."""
 
     source: tuple[str, ...]
     target: tuple[str, ...] = ()
+
+
+class SourceTokens(Frozen):
+    """Special token ids around a text of one language."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+class TargetTokens(Frozen):
+    """What asks for one language.
+
+    Args:
+        before: ids that come first in the source, as Marian's `>>fra<<`.
+        forced_bos_token_id: what the decoder must write first; None leaves that to the bundle's generation defaults.
+    """
+
+    before: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = Field(None, ge=0)
+
+
+class LanguageTokens(Frozen):
+    """How a multilingual model is told its languages, under its own codes ("fra", "fra_Latn", "fr_XX", "fr").
+
+    Args:
+        source: empty where a text looks the same in every language; the tokenizer's own special tokens then stand
+            around it.
+        target: every language that can be asked for.
+        default_source: what a text is taken for; None requires a request to say it, unless `source` is empty.
+        default_target: what a text is translated into; None requires a request to say it.
+    """
+
+    source: dict[str, SourceTokens] = Field(default_factory=dict)
+    target: dict[str, TargetTokens] = Field(min_length=1)
+    default_source: str | None = None
+    default_target: str | None = None
+
+
+class OutOfVocabulary(Frozen):
+    """Pieces that a tokenizer cuts text into and the model has no id for: the ids from `first_id` on.
+
+    Some Marian models have them; the model reads `unknown_token_id` for each.
+    """
+
+    first_id: int = Field(gt=0)
+    unknown_token_id: int = Field(ge=0)
 
 
 class Quality(Frozen):
@@ -123,8 +169,10 @@ class Manifest(Frozen):
     family: str
     parameters: int = Field(gt=0)
     languages: Languages
+    language_tokens: LanguageTokens | None = None
     precisions: dict[Precision, Graphs] = Field(min_length=1)
     tokenizer: File | None = None
+    out_of_vocabulary: OutOfVocabulary | None = None
     catalogue: File | None = None
     parity: File | None = None
     generation: GenerationDefaults | None = None

@@ -129,8 +129,11 @@ def filters(generation: Generation, defaults: GenerationDefaults) -> tuple[Filte
 def forced_tokens(generation: Generation, defaults: GenerationDefaults) -> Mapping[int, int]:
     """The only token allowed once so many tokens have been read; the last one of a row wins over the first."""
     found: dict[int, int] = {}
-    if defaults.forced_bos_token_id is not None:
-        found[1] = defaults.forced_bos_token_id
+    first = generation.forced_bos_token_id
+    if first is None:
+        first = defaults.forced_bos_token_id
+    if first is not None:
+        found[1] = first
     if defaults.forced_eos_token_id is not None:
         found[generation.max_new_tokens] = defaults.forced_eos_token_id
     return found

@@ -32,6 +32,7 @@ class Generation:
         length_penalty: beams are ranked by log-probability ÷ length ** length_penalty.
         early_stopping: True ends the search as soon as `num_beams` continuations have ended; False when no other is
             expected to end better at the length reached, "never" at any length.
+        forced_bos_token_id: what this row must begin with, its target language say; None leaves it to the bundle.
     """
 
     max_new_tokens: int
@@ -45,6 +46,7 @@ class Generation:
     num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
+    forced_bos_token_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -12,11 +13,21 @@ from sentencex import segment
 from tokenizers import Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
+from models.bundle import OutOfVocabulary, SourceTokens
 from models.errors import BundleError
 from models.task import Tokens
 
 Truncation: TypeAlias = Literal["do_not_truncate", "longest_first", "only_first"]
 """Of the strategies that Hugging Face names, those that make sense for a single text."""
+
+# fmt: off
+_TWO_LETTERS: Mapping[str, str] = {
+    "amh": "am", "bul": "bg", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "eng": "en", "fin": "fi",
+    "fra": "fr", "glg": "gl", "hye": "hy", "ita": "it", "kaz": "kk", "ltz": "lb", "nld": "nl", "oci": "oc", "pol": "pl",
+    "por": "pt", "rus": "ru", "slk": "sk", "spa": "es", "tam": "ta", "ukr": "uk",
+}
+# fmt: on
+"""ISO 639-1 by ISO 639-3, for the languages that `sentencex` has rules of."""
 
 _BULLET = re.compile(r"(?:[-*•–—>#]+|\d{1,3}[.)])\s+")
 _BEFORE_PUNCTUATION = re.compile(r" +(?=[.,!?])| (?=(?:n't|'m|'s|'ve|'re)\b)")
@@ -54,12 +65,13 @@ class Tokenizer:
 
     Args:
         prefix: stands before every text that is encoded alone; its tokens count among the special ones.
+        out_of_vocabulary: ids of the file that the model does not have.
 
     Raises:
         BundleError: the file is not a tokenizer.
     """
 
-    def __init__(self, path: Path, *, prefix: str = "") -> None:
+    def __init__(self, path: Path, *, prefix: str = "", out_of_vocabulary: OutOfVocabulary | None = None) -> None:
         try:
             self._tokenizer = RustTokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
@@ -67,6 +79,20 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._prefix = prefix
+        self._out_of_vocabulary = out_of_vocabulary
+        self._first: tuple[int, ...] = ()
+        self._around: SourceTokens | None = None
+
+    def with_specials(self, first: Sequence[int], around: SourceTokens | None) -> "Tokenizer":
+        """The same tokenizer for texts that are encoded alone with other special tokens.
+
+        Args:
+            first: ids that come before everything else.
+            around: stand in place of the tokenizer's own special tokens; None keeps those.
+        """
+        changed = copy(self)
+        changed._first, changed._around = tuple(first), around  # noqa: SLF001 - of the same class
+        return changed
 
     @property
     def lower_cases(self) -> bool:
@@ -76,7 +102,12 @@ class Tokenizer:
 
     def encode(self, text: str) -> Tokens:
         """Ids int64 [length] of the text with the prefix and special tokens that the model expects around it."""
-        return np.array(self._tokenizer.encode(self._prefix + text).ids, np.int64)
+        around = self._around or SourceTokens()
+        found = self._tokenizer.encode(self._prefix + text, add_special_tokens=self._around is None).ids
+        ids = np.array([*self._first, *around.before, *found, *around.after], np.int64)
+        if (lacking := self._out_of_vocabulary) is not None:
+            ids[ids >= lacking.first_id] = lacking.unknown_token_id
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
@@ -155,7 +186,11 @@ class Tokenizer:
     @property
     def single_specials(self) -> int:
         """How many special tokens stand around one text, with those of the prefix."""
-        return int(self._tokenizer.num_special_tokens_to_add(False)) + self.count_bare(self._prefix)
+        if self._around is None:
+            around = int(self._tokenizer.num_special_tokens_to_add(False))
+        else:
+            around = len(self._around.before) + len(self._around.after)
+        return len(self._first) + around + self.count_bare(self._prefix)
 
     @property
     def pair_specials(self) -> int:
@@ -173,8 +208,11 @@ def pieces(text: str, language: str) -> Iterator[Piece]:
     Line breaks, indentation, bullets, blanks between sentences and stretches without a letter are layout.
 
     Args:
-        language: ISO 639 code, for the abbreviations and quotation marks that sentence splitting needs to know.
+        language: ISO 639 code, with or without script or country behind it, for the abbreviations and quotation marks
+            that sentence splitting needs to know.
     """
+    code = language.partition("_")[0]
+    language = _TWO_LETTERS.get(code, code)
     for line in text.splitlines(keepends=True):
         for sentence in segment(language, line):
             yield from _trim(sentence)

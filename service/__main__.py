@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +40,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 progress = Console(stderr=True)
+
+LISTED_LANGUAGES = 8
 
 Config = Annotated[
     Path | None, typer.Option(help="YAML file with settings; the environment (HEEDFUL_PORT, …) wins over it.")
@@ -130,7 +132,7 @@ def models(config: Config = None) -> None:
     table = Table("task", "name", "precision", "parameters", "size", "languages", "limits", "quality")
     for card in model_cards(load_settings(config)):
         quality = "\n".join(f"{each.metric} {each.value:g} on {each.dataset}" for each in card.quality)
-        languages = " → ".join(", ".join(codes) for codes in (card.languages.source, card.languages.target) if codes)
+        languages = " → ".join(_codes(codes) for codes in (card.languages.source, card.languages.target) if codes)
         size = f"{card.bytes / 1e6:.1f} MB"
         parameters = f"{card.parameters / 1e6:.1f} M"
         table.add_row(card.task, card.name, card.precision, parameters, size, languages, _limits(card), quality)
@@ -219,6 +221,13 @@ def _lines(task: str, answer: Any) -> Iterator[str]:
     plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer)
     for each in plain if isinstance(plain, list) else [plain]:
         yield "\t".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in each.values())
+
+
+def _codes(languages: Sequence[str]) -> str:
+    """As many as a cell bears; `GET /v1/models` lists all."""
+    if len(languages) <= LISTED_LANGUAGES:
+        return ", ".join(languages)
+    return f"{', '.join(languages[:LISTED_LANGUAGES])} and {len(languages) - LISTED_LANGUAGES} more"
 
 
 def _limits(card: ModelCard) -> str:

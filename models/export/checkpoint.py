@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -55,12 +56,8 @@ class Checkpoint(Protocol):
         """As much as the checkpoint's positions allow."""
         ...
 
-    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
-        """Take on the settings that a generating model has for this task alone.
-
-        Args:
-            first_token: the decoder is forced to start with it; None leaves that to the checkpoint.
-        """
+    def specialise(self, task: str, languages: Languages) -> None:
+        """Take on the settings that a generating model has for this task alone."""
         ...
 
     def generation(self) -> GenerationDefaults | None:
@@ -76,6 +73,22 @@ class Checkpoint(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What config.json alone tells of a checkpoint.
+
+    Args:
+        family: its `model_type`.
+        tasks: which it serves.
+        vocabulary: how many ids its model has; None where it has no words.
+    """
+
+    family: str
+    tasks: tuple[str, ...]
+    vocabulary: int | None
+    load: Callable[[Path], Checkpoint]
+
+
 def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable[[Path], Checkpoint]:
     def load(folder: Path) -> Checkpoint:
         model, info = kind.from_pretrained(
@@ -88,47 +101,57 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
     return load
 
 
-_FAMILIES: Mapping[str, Callable[[Path], Checkpoint]] = {
-    "marian": _from_transformers(MarianMTModel, EncoderDecoder),
-    "bart": _from_transformers(BartForConditionalGeneration, EncoderDecoder),
-    "pointer-bart": _from_transformers(PointerBart, EncoderDecoder),
-    "mbart": _from_transformers(MBartForConditionalGeneration, EncoderDecoder),
-    "pegasus": _from_transformers(PegasusForConditionalGeneration, EncoderDecoder),
-    "m2m_100": _from_transformers(M2M100ForConditionalGeneration, EncoderDecoder),
-    "t5": _from_transformers(T5ForConditionalGeneration, EncoderDecoder),
-    "mt5": _from_transformers(MT5ForConditionalGeneration, EncoderDecoder),
-    "sasrec": lambda folder: NextItem(SasRec.load(folder)),
+_ENCODER_DECODERS: Mapping[str, Any] = {
+    "marian": MarianMTModel,
+    "bart": BartForConditionalGeneration,
+    "pointer-bart": PointerBart,
+    "mbart": MBartForConditionalGeneration,
+    "pegasus": PegasusForConditionalGeneration,
+    "m2m_100": M2M100ForConditionalGeneration,
+    "t5": T5ForConditionalGeneration,
+    "mt5": MT5ForConditionalGeneration,
 }
 
-_span_scoring = _from_transformers(AutoModelForQuestionAnswering, SpanScoring)
 
+def recognise(folder: Path, task: str | None = None) -> Recognised:
+    """What kind of checkpoint a directory holds.
 
-def _loader(config: Mapping[str, Any]) -> Callable[[Path], Checkpoint] | None:
-    """How a checkpoint with this config.json is loaded; a family may also be one that only answers questions."""
-    family = config["model_type"]
-    answers_questions = any("ForQuestionAnswering" in name for name in config.get("architectures") or ())
-    if family in _FAMILIES and not answers_questions:
-        return _FAMILIES[family]
-    return _span_scoring if family in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES else None
-
-
-def recognise(folder: Path) -> tuple[str, Callable[[Path], Checkpoint]]:
-    """The family of a checkpoint, which is `model_type` of its config.json, and how it is loaded.
+    Args:
+        task: that it must serve.
 
     Raises:
-        ExportError: no configuration, or an unknown family.
+        ExportError: no configuration, an unknown family, one for other tasks, or no safetensors.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
-        family, load = config["model_type"], _loader(config)
+        family, found = config["model_type"], _recognised(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{folder}: no checkpoint, {CONFIG_FILE} with a model_type is needed: {error!r}") from error
-    if load is None:
+    if found is None:
         raise ExportError(
-            f"{folder}: model_type {family!r} is not one of {', '.join(_FAMILIES)}, nor does transformers have a"
-            " question answering head for it"
+            f"{folder}: model_type {family!r} is not one of {', '.join(_ENCODER_DECODERS)}, sasrec, nor does"
+            " transformers have a question answering head for it"
         )
-    return family, load
+    if task is not None and task not in found.tasks:
+        raise ExportError(f"a {family} checkpoint serves {' or '.join(found.tasks)}, not {task}")
+    if not any((folder / name).is_file() for name in WEIGHTS_FILES):
+        raise ExportError(f"{folder}: {WEIGHTS_FILES[0]} is missing; {PICKLE_HINT}")
+    return found
+
+
+def _recognised(config: Mapping[str, Any]) -> Recognised | None:
+    """By `model_type`; an encoder-decoder may also be one that only answers questions."""
+    family, vocabulary = config["model_type"], config.get("vocab_size")
+    answers_questions = any("ForQuestionAnswering" in name for name in config.get("architectures") or ())
+    if family == "sasrec":
+        return Recognised(family, NextItem.tasks, None, lambda folder: NextItem(SasRec.load(folder)))
+    if family in _ENCODER_DECODERS and not answers_questions:
+        load = _from_transformers(_ENCODER_DECODERS[family], EncoderDecoder)
+        return Recognised(family, EncoderDecoder.tasks, vocabulary, load)
+    if family in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
+        load = _from_transformers(AutoModelForQuestionAnswering, SpanScoring)
+        return Recognised(family, SpanScoring.tasks, vocabulary, load)
+    return None
 
 
 def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
@@ -140,11 +163,9 @@ def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
     Raises:
         ExportError: no configuration, an unknown family, no safetensors, or weights that do not fit.
     """
-    family, load = recognise(folder)
-    if not any((folder / name).is_file() for name in WEIGHTS_FILES):
-        raise ExportError(f"{folder}: {WEIGHTS_FILES[0]} is missing; {PICKLE_HINT}")
+    found = recognise(folder)
     try:
-        return family, load(folder)
+        return found.family, found.load(folder)
     except Exception as error:  # transformers, safetensors and torch each raise their own
         reason = (str(error) or repr(error)).strip().splitlines()[0]
         raise ExportError(f"{folder}: the checkpoint cannot be loaded: {reason}") from error

@@ -61,7 +61,7 @@ def export_order(order: Order, report: Callable[[str], None]) -> tuple[Table, st
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    recognise(origin.folder)
+    recognise(origin.folder, order.task)
     bundle, parities = export(
         origin.folder,
         order.task,

@@ -53,15 +53,13 @@ class EncoderDecoder:
         beams = max(Limits.model_fields["max_beams"].default, self.model.generation_config.num_beams or 1)
         return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions), max_beams=beams)
 
-    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+    def specialise(self, task: str, languages: Languages) -> None:
         """`task_specific_params` of config.json, which names translation by its languages: `translation_en_to_de`."""
         if task == "translation":
             task = "_".join(("translation", *languages.source, "to", *languages.target))
         settings = (getattr(self.model.config, "task_specific_params", None) or {}).get(task, {})
         self._prefix = settings.get("prefix", "")
         self.model.generation_config.update(**settings)
-        if first_token is not None:
-            self.model.generation_config.forced_bos_token_id = first_token
 
     def generation(self) -> GenerationDefaults:
         config = self.model.generation_config
@@ -105,6 +103,7 @@ class EncoderDecoder:
         if row.generation is None:
             raise ValueError("an encoder-decoder answers rows that ask for generation")
         source, asked = torch.from_numpy(row.tokens)[None], row.generation
+        forced = {} if asked.forced_bos_token_id is None else {"forced_bos_token_id": asked.forced_bos_token_id}
         of_beams = {"length_penalty": asked.length_penalty, "early_stopping": asked.early_stopping}
         with torch.inference_mode():
             tokens = self.model.generate(
@@ -116,6 +115,7 @@ class EncoderDecoder:
                 repetition_penalty=asked.repetition_penalty,
                 no_repeat_ngram_size=asked.no_repeat_ngram_size,
                 num_beams=asked.num_beams,
+                **forced,
                 **(of_beams if asked.num_beams > 1 else {}),
             )
             logits = self.model(input_ids=source, decoder_input_ids=tokens[:, :-1]).logits

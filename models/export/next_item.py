@@ -36,7 +36,7 @@ class NextItem:
     def limits(self) -> Limits:
         return Limits(max_tokens=self.model.config.max_length)
 
-    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+    def specialise(self, task: str, languages: Languages) -> None:
         """Nothing is generated."""
 
     def generation(self) -> None:

@@ -36,10 +36,10 @@ class Recipe(Frozen):
     Args:
         source: where the weights come from.
         licence: SPDX expression of the weights.
-        first_token: a token of the tokenizer that the decoder is forced to start with, which in multilingual models
-            says the target language: NLLB's `fra_Latn`.
+        languages: none takes all that the checkpoint says of itself; of a multilingual one, a single target is what it
+            writes when nobody asks for another.
         limits: None takes what the checkpoint's positions allow.
-        example: a request that the served model must answer before it counts as ready.
+        example: a request that the served model must answer before it counts as ready; None takes one that suits.
         references: further requests on which exported graphs are held against the checkpoint.
     """
 
@@ -47,11 +47,10 @@ class Recipe(Frozen):
     version: str = "1"
     source: str
     licence: str
-    languages: Languages
-    first_token: str | None = None
+    languages: Languages = Languages(source=())
     limits: Limits | None = None
     generation: Decoding = Decoding()
-    example: dict[str, JsonValue]
+    example: dict[str, JsonValue] | None = None
     references: tuple[dict[str, JsonValue], ...] = ()
     quality: tuple[Quality, ...] = ()
     card: Card = Card()

@@ -1,6 +1,6 @@
 """A SentencePiece model whose ids another vocabulary gives, as one `tokenizers.Tokenizer` that cuts text the same way.
 
-Marian and M2M100 run SentencePiece itself and look its pieces up in `vocab.json`. Three things of that are not in
+Marian and M2M100 run SentencePiece itself and look its pieces up in `vocab.json`. Four things of that are not in
 `tokenizers` and are said to it in private-use characters; a caller's own become `OTHER`, as unknown as they were (but
 for models with pieces for bytes, which would spell them):
 
@@ -8,6 +8,7 @@ for models with pieces for bytes, which would spell them):
   name begins with `HIDDEN`, or with `SILENT` if it decodes to nothing.
 - A run of characters that SentencePiece does not know is one unknown token, yet has an id if `vocab.json` happens to
   have the whole run: every run is put between `MARK`s, and so are the names of such entries.
+- A token such as `>>fra<<` counts at the start of a text only: there it gets `LANGUAGE` before it, as its name has.
 - A piece that `vocab.json` lacks is unknown: its id is past the end of `vocab.json`, see `Converted`.
 """
 
@@ -28,8 +29,8 @@ from models.export.charsmap import (
     rewritten_characters,
 )
 
-HIDDEN, SILENT, MARK, START, OTHER = map(chr, range(0x10FFF0, 0x10FFF5))
-_PRIVATE = HIDDEN + SILENT + MARK + START + OTHER + BARRIER + SPLIT
+HIDDEN, SILENT, MARK, START, OTHER, LANGUAGE = map(chr, range(0x10FFF0, 0x10FFF6))
+_PRIVATE = HIDDEN + SILENT + MARK + START + OTHER + LANGUAGE + BARRIER + SPLIT
 _BLANK = "▁"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 NEVER = -1e4  # below every path of pieces, so that the piece is never cut from text
@@ -80,7 +81,7 @@ def build(proto: Any, vocabulary: Vocabulary) -> Tokenizer:
         if token in runs:
             return MARK + token + MARK
         if vocabulary.languages is not None and token in vocabulary.languages:
-            marked: str = mark.normalize_str(MARK + token)
+            marked: str = mark.normalize_str(LANGUAGE + token)
             return marked
         return (SILENT if token in pieces and pieces[token].type == _CONTROL else HIDDEN) + token
 
@@ -146,7 +147,7 @@ def _unigram(proto: Any, names: list[str], vocabulary: Vocabulary) -> models.Uni
     scores |= {  # SentencePiece's own formula
         piece.piece: len(piece.piece.encode()) * best - 0.1 for piece in proto.pieces if piece.type == _USER_DEFINED
     }
-    entries = [(name, 0.0 if name.startswith(MARK) else scores.get(name, NEVER)) for name in names]
+    entries = [(name, 0.0 if name.startswith((MARK, LANGUAGE)) else scores.get(name, NEVER)) for name in names]
     return models.Unigram(
         entries, unk_id=vocabulary.ids[vocabulary.unknown], byte_fallback=proto.trainer_spec.byte_fallback
     )
@@ -194,20 +195,20 @@ def _normalizers(
 
 
 def _mark_runs(known: frozenset[str]) -> normalizers.Normalizer:
-    run = f"[^{character_class(known | {MARK, START, ' '})}]"
+    run = f"[^{character_class(known | {MARK, LANGUAGE, START, ' '})}]"
     return normalizers.Replace(Regex(f"(?<!{run})(?={run})|(?<={run})(?!{run})"), MARK)
 
 
 def _language_marks(languages: Collection[str], rules: Mapping[str, str]) -> list[normalizers.Normalizer]:
-    """`MARK` before a text's language token; one unknown run instead of a language token that the model lacks."""
+    """`LANGUAGE` before a text's language token; one unknown run instead of a language token that the model lacks."""
     if changed := [token for token in languages if not rules.keys().isdisjoint(token)]:
         raise InexactRules(f"its normalisation rewrites the language token {min(changed)}")
     steps = []
     if languages:
         tokens = [literal(token) for token in sorted(languages)]
-        behind = "|".join(literal(MARK) + token for token in tokens)
+        behind = "|".join(literal(LANGUAGE) + token for token in tokens)
         steps += [
-            normalizers.Replace(Regex(f"{START}(?={'|'.join(tokens)})"), MARK),
+            normalizers.Replace(Regex(f"{START}(?={'|'.join(tokens)})"), LANGUAGE),
             normalizers.Replace(Regex(f"(?<={behind})(?=[\\s\\S])"), START),
         ]
     return [*steps, normalizers.Replace(Regex(f"\\A{START}>>[\\s\\S]*?<<"), MARK + OTHER + START)]
@@ -216,7 +217,7 @@ def _language_marks(languages: Collection[str], rules: Mapping[str, str]) -> lis
 def _decoders(*, byte_fallback: bool) -> list[decoders.Decoder]:
     steps: list[decoders.Decoder] = [
         decoders.Replace(Regex(f"{SILENT}.*"), ""),
-        decoders.Replace(Regex(f"[{HIDDEN}{MARK}]"), ""),
+        decoders.Replace(Regex(f"[{HIDDEN}{MARK}{LANGUAGE}]"), ""),
         decoders.Replace(_BLANK, " "),
     ]
     if byte_fallback:

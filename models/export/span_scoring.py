@@ -49,7 +49,7 @@ class SpanScoring:
     def limits(self) -> Limits:
         return Limits(max_tokens=min(self._positions(), LONGEST_PADDED))
 
-    def specialise(self, task: str, languages: Languages, first_token: int | None) -> None:
+    def specialise(self, task: str, languages: Languages) -> None:
         """Nothing is generated."""
 
     def generation(self) -> None:

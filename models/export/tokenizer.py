@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, processors
 
+from models.bundle import LanguageTokens, OutOfVocabulary
 from models.export.charsmap import InexactRules
 from models.export.errors import ExportError
-from models.export.languages import LanguageTokens, language_tokens, surroundings
+from models.export.languages import language_tokens, surroundings
 from models.export.sentencepiece_model import NEVER, Vocabulary, build
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -55,9 +56,11 @@ class Converted:
     languages: LanguageTokens | None
 
     @property
-    def has_pieces_without_id(self) -> bool:
-        """Whether `tokenizer` may give ids that must be replaced by `unknown_token_id`."""
-        return bool(self.tokenizer.get_vocab_size() > self.vocabulary)
+    def out_of_vocabulary(self) -> OutOfVocabulary | None:
+        """The ids of `tokenizer` that must be replaced; None where it gives none."""
+        if self.tokenizer.get_vocab_size() <= self.vocabulary:
+            return None
+        return OutOfVocabulary(first_id=self.vocabulary, unknown_token_id=self.unknown_token_id)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, special tokens around it."""
@@ -89,7 +92,9 @@ def original_tokenizer(checkpoint: Path) -> Any:
         ExportError: no tokenizer files, or they cannot be loaded.
     """
     if not any((checkpoint / name).is_file() for name in _FILES):
-        raise ExportError(f"{checkpoint}: no tokenizer, one of {', '.join(_FILES)} is needed")
+        raise ExportError(
+            f"{checkpoint}: no tokenizer, one of {', '.join(_FILES)} is needed: save it there with save_pretrained"
+        )
     try:
         from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import, and may fail
 
@@ -100,7 +105,7 @@ def original_tokenizer(checkpoint: Path) -> Any:
         raise ExportError(f"{checkpoint}: the tokenizer cannot be loaded: {error}") from error
 
 
-def tokenizer_json(checkpoint: Path, config: Mapping[str, Any]) -> Converted:
+def converted_tokenizer(checkpoint: Path, model_size: int | None = None, texts: Iterable[str] = ()) -> Converted:
     """Convert a checkpoint's tokenizer and hold it against the original.
 
     A tokenizer.json with none of transformers' own files beside it was not written by transformers, and is taken as it
@@ -108,7 +113,8 @@ def tokenizer_json(checkpoint: Path, config: Mapping[str, Any]) -> Converted:
 
     Args:
         checkpoint: directory with the tokenizer's files, as `save_pretrained` writes them.
-        config: the checkpoint's config.json.
+        model_size: how many ids the model has.
+        texts: on which both are compared, beside those from all over the vocabulary that always are.
 
     Raises:
         ExportError: no tokenizer, one that cannot be converted exactly, or more tokens than the model has.
@@ -116,14 +122,14 @@ def tokenizer_json(checkpoint: Path, config: Mapping[str, Any]) -> Converted:
     if (checkpoint / TOKENIZER_FILE).is_file() and not any(
         (checkpoint / name).is_file() for name in _TRANSFORMERS_FILES
     ):
-        return _as_it_is(checkpoint / TOKENIZER_FILE, config.get("vocab_size"))
+        return _as_it_is(checkpoint / TOKENIZER_FILE, model_size)
     original = original_tokenizer(checkpoint)
     kind = type(original).__name__
     try:
-        converted = _convert(original, config.get("vocab_size"))
+        converted = _convert(original, model_size)
     except (InexactRules, ValueError) as error:
         raise ExportError(f"{checkpoint}: {kind} cannot be converted: {error}") from error
-    found = compare(converted, original, [*_PROBES, *_spelled(original, converted.vocabulary)])
+    found = compare(converted, original, [*_PROBES, *texts, *_spelled(original, converted.vocabulary)])
     if wrong := (*found.encoded, *found.decoded):
         raise ExportError(f"{checkpoint}: {kind} was converted, but gives other tokens or text for {wrong[0]!r}")
     return converted

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-from tokenizers import Tokenizer
+from pydantic import JsonValue, ValidationError
 
 from models.bundle import (
     MANIFEST,
@@ -19,6 +18,7 @@ from models.bundle import (
     GenerationDefaults,
     Graph,
     Graphs,
+    Languages,
     Limits,
     Manifest,
     Precision,
@@ -28,21 +28,24 @@ from models.bundle import (
 )
 from models.errors import InvalidInput
 from models.export.card import model_card
-from models.export.checkpoint import Checkpoint, open_checkpoint
+from models.export.checkpoint import Checkpoint, open_checkpoint, recognise
 from models.export.errors import ExportError
+from models.export.examples import ITEMS_FILE
+from models.export.examples import example as example_request
 from models.export.graphs import save, trace
+from models.export.languages import narrowed, settled
 from models.export.parity import Parity, answers, compare, random_rows, require_parity
 from models.export.recipe import Recipe
 from models.export.reference import save_reference
 from models.export.staging import require_place, require_space, staging
+from models.export.tokenizer import TOKENIZER_FILE, Converted, converted_tokenizer
 from models.nets.int8 import to_int8
 from models.task import Row, Task
 from models.tasks import TASKS
 from models.tasks.recommendation import Recommendation
+from models.tasks.translation import Translation
 
-TOKENIZER_FILE = "tokenizer.json"
 CATALOGUE_FILE = "catalogue.json"
-ITEMS_FILE = "items.json"
 PARITY_FILE = "parity.npz"
 PARITY_ROWS = 8
 REFERENCE_NEW_TOKENS = 32
@@ -80,17 +83,22 @@ def export(
     """
     require_place(out, replace=replace_bundle)
     made: tuple[Precision, ...] = ("fp32", *(precision for precision in precisions if precision != "fp32"))
+    found = recognise(source, task)
+    report("converting the tokenizer")
+    converted = None if task == Recommendation.id else converted_tokenizer(source, found.vocabulary, _texts(recipe))
+    languages = settled(source, task, recipe.languages, converted.languages if converted else None)
     report(f"reading {source}")
     family, checkpoint = open_checkpoint(source)
-    if task not in checkpoint.tasks:
-        raise ExportError(f"a {family} checkpoint serves {' or '.join(checkpoint.tasks)}, not {task}")
-    if task != Recommendation.id and not (source / TOKENIZER_FILE).is_file():
-        raise ExportError(f"{source}: {TOKENIZER_FILE} is missing: save the tokenizer there with save_pretrained")
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     with staging(out) as staged:
         require_space(out.parent, int(parameters * sum(_BYTES_PER_PARAMETER[precision] for precision in made)))
-        checkpoint.specialise(task, recipe.languages, _token_id(source / TOKENIZER_FILE, recipe.first_token))
+        checkpoint.specialise(task, languages)
         limits = recipe.limits or checkpoint.limits()
+        generation, tokens = _generation(checkpoint, limits, recipe), None
+        if task == Translation.id and generation and converted and converted.languages:
+            tokens = narrowed(converted.languages, languages, generation)
+            languages = Languages(source=languages.source, target=tuple(tokens.target))
+        example = recipe.example or example_request(task, source, tokens)
         manifest = Manifest(
             schema_version=1,
             name=recipe.name,
@@ -100,19 +108,21 @@ def export(
             licence=recipe.licence,
             family=family,
             parameters=parameters,
-            languages=recipe.languages,
+            languages=languages,
+            language_tokens=tokens,
             precisions=_graphs(checkpoint, limits, made, staged, report),
-            tokenizer=_compact(source / TOKENIZER_FILE, staged / TOKENIZER_FILE),
+            tokenizer=_saved(converted, staged / TOKENIZER_FILE),
+            out_of_vocabulary=converted.out_of_vocabulary if converted else None,
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
-            generation=_generation(checkpoint, limits, recipe),
+            generation=generation,
             limits=limits,
             quality=recipe.quality,
-            example=recipe.example,
+            example=example,
             created_by=_created_by(),
         )
         bundle = _seal(manifest, staged)
         report("comparing with the checkpoint")
-        requests = _reference_rows(bundle, recipe)
+        requests = _reference_rows(bundle, (example, *recipe.references))
         rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
         expected, architecture = answers(checkpoint, rows), checkpoint.architecture()
         del checkpoint
@@ -142,12 +152,23 @@ def _compact(source: Path, target: Path) -> File | None:
     return _file(target.parent, target)
 
 
-def _token_id(tokenizer: Path, token: str | None) -> int | None:
-    if token is None:
+def _saved(converted: Converted | None, target: Path) -> File | None:
+    if converted is None:
         return None
-    if not tokenizer.is_file() or (found := Tokenizer.from_file(str(tokenizer)).token_to_id(token)) is None:
-        raise ExportError(f"field first_token: {token!r} is no token of {tokenizer}")
-    return int(found)
+    converted.tokenizer.save(str(target), pretty=False)
+    return _file(target.parent, target)
+
+
+def _texts(recipe: Recipe) -> list[str]:
+    """Every text that the recipe's requests have anywhere."""
+    texts: list[str] = []
+    values: list[JsonValue] = [recipe.example, *recipe.references]
+    for value in values:
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict | list):
+            values.extend(value.values() if isinstance(value, dict) else value)
+    return texts
 
 
 def _generation(checkpoint: Checkpoint, limits: Limits, recipe: Recipe) -> GenerationDefaults | None:
@@ -206,11 +227,11 @@ def _seal(manifest: Manifest, staged: Path) -> Bundle:
     return open_bundle(staged)
 
 
-def _reference_rows(bundle: Bundle, recipe: Recipe) -> list[Row]:
+def _reference_rows(bundle: Bundle, requests: Sequence[JsonValue]) -> list[Row]:
     """The rows that the task makes of the example and of the recipe's further requests."""
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
     rows: list[Row] = []
-    for request in (recipe.example, *recipe.references):
+    for request in requests:
         try:
             rows.extend(next(task.solve(task.request_type.model_validate(request))))
         except (InvalidInput, ValidationError) as error:

@@ -1,22 +1,30 @@
 """Translation: sentence by sentence, with the layout of the caller's text kept."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
-from models.bundle import Bundle
+from models.bundle import Bundle, TargetTokens
 from models.errors import BundleError, InvalidInput, TooLarge
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
 from models.task import Draft, Row, Solution
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
 
+_LISTED = 12
+"""Languages that an error names at most."""
+
 
 class TranslationParameters(Closed):
     """Hugging Face's translation parameters."""
 
-    src_lang: str | None = Field(None, description="Language of the text; the model's own when left out.")
-    tgt_lang: str | None = Field(None, description="Language to translate into; the model's own when left out.")
+    src_lang: str | None = Field(
+        None, description="Language of the text; the model's own when left out, if it has one."
+    )
+    tgt_lang: str | None = Field(
+        None, description="Language to translate into; the model's own when left out, if it has one."
+    )
     clean_up_tokenization_spaces: bool | None = Field(None, description="Remove spaces before English punctuation.")
     truncation: Truncation | None = Field(
         None,
@@ -39,7 +47,7 @@ class TranslationAnswer(Closed):
 
 
 class Translation:
-    """Translates with an encoder-decoder bundle that has one source and one target language."""
+    """Translates with an encoder-decoder bundle, for one pair of languages or for many."""
 
     id: ClassVar[str] = "translation"
     request_type: ClassVar[type[BaseModel]] = TranslationRequest
@@ -47,18 +55,28 @@ class Translation:
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        if manifest.tokenizer is None or manifest.generation is None:
-            raise BundleError(f"{bundle.folder}: a translation bundle needs a tokenizer and generation defaults")
+        languages, tokens = manifest.languages, manifest.language_tokens
+        if manifest.tokenizer is None or manifest.generation is None or not (languages.source and languages.target):
+            raise BundleError(
+                f"{bundle.folder}: a translation bundle needs a tokenizer, generation defaults and its languages"
+            )
         self._defaults = manifest.generation
-        self._languages = manifest.languages
+        self._languages, self._tokens = languages, tokens
+        self._default_source = tokens.default_source if tokens and tokens.source else languages.source[0]
+        self._default_target = tokens.default_target if tokens else languages.target[0]
         self._limits = manifest.limits
-        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
+        self._tokenizer = Tokenizer(
+            bundle.path(manifest.tokenizer),
+            prefix=manifest.generation.prefix,
+            out_of_vocabulary=manifest.out_of_vocabulary,
+        )
 
     def solve(self, request: TranslationRequest) -> Solution[list[TranslationAnswer]]:
         """Translate each text.
 
         Raises:
-            InvalidInput: a language that the model does not know, a blank text, decoding that it cannot do.
+            InvalidInput: a language that the model does not know or must be told, a blank text, decoding that it
+                cannot do.
             TooLarge: too many texts, a text that is too long, or a long sentence with `do_not_truncate`.
         """
         texts = yield from self.draft(request).write()
@@ -68,19 +86,17 @@ class Translation:
         """One row for each sentence of each text. Raises what `solve` raises."""
         parameters = request.parameters or TranslationParameters()
         check_writing(request, self._limits)
-        self._check_language("src_lang", parameters.src_lang, self._languages.source)
-        self._check_language("tgt_lang", parameters.tgt_lang, self._languages.target)
+        source = _chosen("src_lang", parameters.src_lang, self._languages.source, self._default_source)
+        target = _chosen("tgt_lang", parameters.tgt_lang, self._languages.target, self._default_target)
+        tokenizer, into = self._between(source, target)
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
+        settings = replace(settings, forced_bos_token_id=into.forced_bos_token_id)
         texts = [
-            [
-                fitted
-                for piece in pieces(text, self._languages.source[0])
-                for fitted in self._fit(piece, parameters.truncation)
-            ]
+            [fitted for piece in pieces(text, source) for fitted in self._fit(tokenizer, piece, parameters.truncation)]
             for text in request.inputs
         ]
         rows = [
-            Row(self._tokenizer.encode(piece.text), generation=settings)
+            Row(tokenizer.encode(piece.text), generation=settings)
             for text in texts
             for piece in text
             if piece.is_sentence
@@ -94,24 +110,47 @@ class Translation:
 
         return Draft(rows, self._tokenizer.decode, join)
 
-    def _fit(self, piece: Piece, truncation: Truncation | None) -> list[Piece]:
+    def _between(self, source: str, target: str) -> tuple[Tokenizer, TargetTokens]:
+        """The tokenizer with what says the two languages to the encoder, and what says the target to the decoder."""
+        if self._tokens is None:
+            return self._tokenizer, TargetTokens()
+        into = self._tokens.target[target]
+        return self._tokenizer.with_specials(into.before, self._tokens.source.get(source)), into
+
+    def _fit(self, tokenizer: Tokenizer, piece: Piece, truncation: Truncation | None) -> list[Piece]:
         """The piece, or parts of it that the model can read."""
         limit = self._limits.max_tokens
-        if not piece.is_sentence or (count := self._tokenizer.count(piece.text)) <= limit:
+        if not piece.is_sentence or (count := tokenizer.count(piece.text)) <= limit:
             return [piece]
         if truncation == "do_not_truncate":
             raise TooLarge(
                 f"inputs may have sentences of at most {limit} tokens, got one of {count}", pointer="/inputs"
             )
-        parts = self._tokenizer.split(piece.text, limit)
+        parts = tokenizer.split(piece.text, limit)
         if truncation is not None:
             parts = parts[:1]
         return [part for stretch in parts for part in _with_blank(stretch)]
 
-    def _check_language(self, field: str, asked: str | None, known: tuple[str, ...]) -> None:
-        if asked is not None and asked not in known:
-            detail = f"parameters/{field} must be one of {', '.join(known)} for this model, got {asked!r}"
-            raise InvalidInput(detail, pointer=f"/parameters/{field}")
+
+def _chosen(field: str, asked: str | None, known: Sequence[str], default: str | None) -> str:
+    """The language that was asked for, else the default one.
+
+    Raises:
+        InvalidInput: the model does not know it, or none was asked for and none is the default.
+    """
+    language = asked if asked is not None else default
+    if language is not None and language in known:
+        return language
+    got = "nothing, and the model has no default" if asked is None else repr(asked[:64])
+    detail = f"parameters/{field} must be one of {_some(known, asked or '')} for this model, got {got}"
+    raise InvalidInput(detail, pointer=f"/parameters/{field}")
+
+
+def _some(known: Sequence[str], asked: str) -> str:
+    """As many languages as a sentence bears, those first that begin as the one asked for does."""
+    nearest = sorted(known, key=lambda code: code[:2] != asked[:2].lower())
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return ", ".join(nearest[:_LISTED]) + more
 
 
 def _in_place(sentences: Iterator[str], text: list[Piece], *, whole: bool) -> Iterator[str]:

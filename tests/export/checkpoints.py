@@ -17,6 +17,7 @@ from transformers import (
     BertForQuestionAnswering,
     MarianConfig,
     MarianMTModel,
+    PreTrainedTokenizerFast,
 )
 
 from models.bundle import Languages, Limits
@@ -69,7 +70,14 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.post_processor = TemplateProcessing(
         single="$A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 2), ("</s>", 1)]
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
+    save_tokenizer(tokenizer, folder, **special)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, **special: str) -> None:
+    """As `save_pretrained` of a tokenizer of no family's own class does."""
+    kind: Any = PreTrainedTokenizerFast
+    kind(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
 def marian(folder: Path, **changes: Any) -> Path:
@@ -130,9 +138,7 @@ def sasrec(folder: Path, **changes: Any) -> Path:
 
 
 def _saved(model: Any, folder: Path) -> Path:
-    for name, parameter in model.named_parameters():
-        if name.endswith(("bias", "norm.weight", "Norm.weight")):
-            torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
+    draw_biases(model)
     model.save_pretrained(folder)
     write_tokenizer(folder)
     return folder
@@ -141,6 +147,13 @@ def _saved(model: Any, folder: Path) -> Path:
 def sasrec_with_neighbours(folder: Path) -> Path:
     """Mixed with a table in which, as in a real one, an item may not stand at all."""
     return sasrec(folder, num_neighbours=5, neighbour_share=0.5, neighbour_recency=0.7)
+
+
+def draw_biases(model: Any) -> None:
+    """Biases and norms at random; new models have them at zero and one, where a mistake does not show."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bias", "norm.weight", "Norm.weight")):
+            torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
 
 
 FAMILIES: Mapping[str, tuple[str, Callable[[Path], Path]]] = {

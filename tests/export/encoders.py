@@ -8,6 +8,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForQuestionAnswering
 
+from models.bundle import Languages, Limits
+from models.export.recipe import Recipe
+from tests.export.checkpoints import save_tokenizer
+
 TEXT = (
     "The lighthouse on the northern cape was built in 1871 by Anna Lindqvist, who had studied in Kiel. It burned down"
     " twice; since 1932 it has been electric.  Its keeper, Olaf Berg, lived there with two dogs and a parrot until the"
@@ -109,6 +113,8 @@ PADDED: Mapping[str, tuple[Callable[[], Tokenizer], Mapping[str, Any]]] = {
 """A few of the families that have none."""
 
 FAMILIES = {**PACKED, **PADDED}
+TESTED = [family for family in FAMILIES if family not in {"xlm-roberta", "camembert", "convbert"}]
+"""Of the others, two have the graphs of `roberta` and one is exported as `mpnet` is: `make parity` shows them."""
 
 
 def checkpoint(folder: Path, family: str, **changes: Any) -> Path:
@@ -121,5 +127,20 @@ def checkpoint(folder: Path, family: str, **changes: Any) -> Path:
         if name.endswith(("bias", "norm.weight", "Norm.weight")):
             torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)
     model.save_pretrained(folder)
-    train().save(str(folder / "tokenizer.json"))
+    save_tokenizer(train(), folder)
     return folder
+
+
+REQUEST: Mapping[str, Any] = {"inputs": {"question": QUESTION, "context": TEXT}, "parameters": {"top_k": 5}}
+
+
+def recipe(family: str = "tiny") -> Recipe:
+    """Windows that are shorter than the context."""
+    return Recipe(
+        name=family,
+        source="random weights",
+        licence="CC0-1.0",
+        languages=Languages(source=("en",)),
+        limits=Limits(max_tokens=100),
+        example=dict(REQUEST),
+    )

@@ -1,17 +1,24 @@
-"""Both precisions of each tiny checkpoint, exported once for all tests."""
+"""fp32 and int8 of each tiny checkpoint, exported once for all tests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.bundle import Bundle, Precision
+from models.export.checkpoint import Checkpoint, open_checkpoint
 from models.export.parity import Parity
-from models.export.recipe import Decoding
+from models.export.recipe import Decoding, Recipe
 from models.export.write import export
+from tests.export import encoders
 from tests.export.checkpoints import FAMILIES, recipe
+from tests.export.encoder_decoders import ENCODER_DECODERS, MULTILINGUAL
+
+_CHANGES: Mapping[str, Mapping[str, Any]] = {"bart": {"generation": Decoding(no_repeat_ngram_size=3)}, **MULTILINGUAL}
+"""What a family's recipe has that the others' do not."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,23 @@ class Exported:
     parities: Mapping[Precision, Parity]
     reference: Path
 
+    @property
+    def original(self) -> Checkpoint:
+        """The checkpoint, loaded anew."""
+        return open_checkpoint(self.checkpoint)[1]
+
+
+def made(family: str, folder: Path) -> tuple[Path, str, Recipe]:
+    """A family's checkpoint, written to `folder`, with its task and recipe."""
+    changes = _CHANGES.get(family, {})
+    if family in FAMILIES:
+        task, write = FAMILIES[family]
+        return write(folder), task, recipe(task, **changes)
+    if family in ENCODER_DECODERS:
+        task, limits, write = ENCODER_DECODERS[family]
+        return write(folder), task, recipe(task, limits=limits, **changes)
+    return encoders.checkpoint(folder, family), "question-answering", encoders.recipe(family)
+
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
@@ -30,15 +54,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exporte
     @cache
     def make(family: str) -> Exported:
         folder = tmp_path_factory.mktemp(family)
-        task, write = FAMILIES[family]
-        checkpoint, reference = write(folder / "checkpoint"), folder / "reference.npz"
+        reference = folder / "reference.npz"
+        checkpoint, task, asked = made(family, folder / "checkpoint")
+        precisions: tuple[Precision, ...] = ("fp32",) if family in encoders.PADDED else ("fp32", "int8")
         bundle, parities = export(
-            checkpoint,
-            task,
-            folder / "bundle",
-            recipe(task, generation=Decoding(no_repeat_ngram_size=3)) if task == "summarization" else recipe(task),
-            precisions=("fp32", "int8"),
-            reference=reference,
+            checkpoint, task, folder / "bundle", asked, precisions=precisions, reference=reference
         )
         return Exported(family, checkpoint, bundle, {parity.precision: parity for parity in parities}, reference)
 

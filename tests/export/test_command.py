@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from models.bundle import MANIFEST, read_manifest
 from models.export.staging import staging
+from service.__main__ import main
 from tests.export.checkpoints import bert, marian, sasrec
 from tests.export.hub import COMMIT, Hub, hub
 
@@ -34,6 +36,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pickle" / "pytorch_model.bin").write_bytes(b"a pickle")
     (folder / "gpt2").mkdir()
     (folder / "gpt2" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (folder / "seeing").mkdir()
+    (folder / "seeing" / "config.json").write_text(json.dumps({"model_type": "vit"}))
     shutil.copytree(folder / "qa", folder / "no-tokenizer")
     (folder / "no-tokenizer" / "tokenizer.json").unlink()
     shutil.copytree(folder / "qa", folder / "truncated")
@@ -62,6 +66,23 @@ def sentence(run: subprocess.CompletedProcess[str]) -> str:
     (line,) = (line for line in run.stderr.splitlines() if line.strip())
     assert line.startswith("heedful: ")
     return line
+
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command in this process, where torch is loaded already."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["heedful", "export", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -128,19 +149,21 @@ def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
     ("source", "task", "words"),
     [
         ("shop", "question-answering", "a sasrec checkpoint serves recommendation, not question-answering"),
-        ("no-tokenizer", "question-answering", "no-tokenizer: tokenizer.json is missing: save the tokenizer there"),
+        ("no-tokenizer", "question-answering", "no-tokenizer: no tokenizer, one of tokenizer.json, source.spm"),
         ("truncated", "question-answering", "truncated: the checkpoint cannot be loaded: "),
         ("no-languages", "translation", "nothing in no-languages tells its languages: give --source-language and"),
+        ("gpt2", "translation", "a gpt2 checkpoint serves question-answering, not translation"),
+        ("seeing", "question-answering", "seeing: model_type 'vit' is not one of marian, bart, mbart"),
         ("pickle", "question-answering", "pickle: model.safetensors is missing; weights in a pickle"),
         ("qa", "poetry", "the task 'poetry' is unknown; choose one of translation"),
     ],
 )
 def test_a_bad_checkpoint_is_one_sentence_and_leaves_nothing(
-    tmp_path: Path, checkpoints: Path, source: str, task: str, words: str
+    checkpoints: Path, here: Here, source: str, task: str, words: str
 ) -> None:
-    run = heedful(tmp_path, str(checkpoints / source), "--task", task, "--out", "new/bundle")
+    run = here(str(checkpoints / source), "--task", task, "--out", "new/bundle")
     assert words in sentence(run)
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_a_taken_folder_is_refused(tmp_path: Path, checkpoints: Path) -> None:

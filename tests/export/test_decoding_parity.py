@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from models.bundle import GenerationDefaults
-from models.export.checkpoint import open_checkpoint
 from models.load import load_model
 from models.task import EarlyStopping, Generation, Row
 from tests.export.checkpoints import VOCABULARY
@@ -57,7 +56,7 @@ class Pair:
 
     def __init__(self, exported: Exported) -> None:
         self._bundle = exported.bundle
-        self._original = open_checkpoint(exported.checkpoint)[1].model
+        self._original = exported.original.model
 
     def theirs(self, generation: Generation, held: Settings) -> list[list[int]]:
         sources = torch.from_numpy(SOURCES)
@@ -79,12 +78,19 @@ class Pair:
         return [row[: row.index(end)] if end in row else row for row in rows]
 
     def ours(self, generation: Generation, held: Settings) -> list[list[int]]:
+        return self.together([generation] * len(SOURCES), held)
+
+    def together(self, generations: Sequence[Generation], held: Settings) -> list[list[int]]:
+        """Each source with settings of its own, all side by side."""
         defaults = GenerationDefaults(
             **{"decoder_start_token_id": 0, "eos_token_id": END, "max_new_tokens": 16, **held}
         )
         bundle = replace(self._bundle, manifest=self._bundle.manifest.model_copy(update={"generation": defaults}))
-        model = load_model(bundle, "fp32", slots=len(SOURCES) * generation.num_beams)
-        found = run(model, {index: Row(source, generation=generation) for index, source in enumerate(SOURCES)})
+        model = load_model(bundle, "fp32", slots=sum(generation.num_beams for generation in generations))
+        pairs = zip(SOURCES, generations, strict=True)
+        found = run(
+            model, {index: Row(source, generation=generation) for index, (source, generation) in enumerate(pairs)}
+        )
         return [found.tokens[index] for index in range(len(SOURCES))]
 
 
@@ -127,3 +133,25 @@ def test_greedy_tokens_are_those_of_transformers(pair: Pair, held: tuple[Setting
     for max_new_tokens, no_repeat_ngram_size, penalty in product((1, 5, 14), (0, 2), (1.0, 1.3)):
         generation = Generation(max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size, repetition_penalty=penalty)
         assert pair.ours(generation, ours) == pair.theirs(generation, theirs), generation
+
+
+def test_each_row_begins_with_the_token_of_its_own_language_whatever_its_neighbours_do(pair: Pair) -> None:
+    """Greedy rows, beams and sampled rows of three languages and of the bundle's default, in one batch."""
+    held: Settings = {"forced_bos_token_id": 5, "forced_eos_token_id": END}
+    languages = [None, 20, 33, 47]
+    settings: Sequence[Mapping[str, Any]] = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 7}, {"num_beams": 4})
+    kinds = [settings[(index + index // 4) % 4] for index in range(len(SOURCES))]
+    mixed = [Generation(14, forced_bos_token_id=languages[index % 4], **kind) for index, kind in enumerate(kinds)]
+    found = pair.together(mixed, held)
+    for index, generation in enumerate(mixed):
+        first = 5 if generation.forced_bos_token_id is None else generation.forced_bos_token_id
+        assert found[index][0] == first
+        if not generation.do_sample:
+            expected = pair.theirs(generation, {**held, "forced_bos_token_id": first})[index]
+            assert found[index] == expected, generation
+    sampled = [index for index, generation in enumerate(mixed) if generation.do_sample]
+    for index in sampled:
+        alone = pair.together([mixed[index]] * len(SOURCES), held)
+        assert found[index] == alone[index]
+    asked = {(each.num_beams, each.do_sample, each.forced_bos_token_id) for each in mixed}
+    assert len(asked) == 12, "every kind of decoding meets three first tokens"

@@ -1,67 +1,38 @@
-"""Question answering checkpoints of each encoder family through the whole exporter, and answers through the task."""
+"""Question answering checkpoints of each encoder family through the whole exporter."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from models.bundle import Bundle, Languages, Limits, Precision
+from models.bundle import Limits
 from models.encoder import forward
-from models.export.checkpoint import Checkpoint, open_checkpoint
+from models.export.checkpoint import open_checkpoint
 from models.export.errors import ExportError
-from models.export.parity import FP32_TOLERANCE, Parity, random_rows
-from models.export.recipe import Recipe
+from models.export.parity import FP32_TOLERANCE, random_rows
 from models.export.write import export
-from models.load import load
 from models.session import open_session
-from models.task import Output, Row
-from models.tasks.question_answering import QuestionAnswering, QuestionAnsweringRequest
-from tests.export.encoders import FAMILIES, PACKED, PADDED, QUESTION, TEXT, checkpoint
-
-REQUEST: dict[str, Any] = {"inputs": {"question": QUESTION, "context": TEXT}, "parameters": {"top_k": 5}}
+from models.task import Row
+from tests.export.encoders import PACKED, PADDED, TESTED, checkpoint, recipe
+from tests.export.exported import Exported
 
 
-@dataclass(frozen=True)
-class Exported:
-    family: str
-    checkpoint: Checkpoint
-    bundle: Bundle
-    parities: Mapping[Precision, Parity]
-
-
-def recipe() -> Recipe:
-    return Recipe(
-        name="tiny",
-        source="random weights",
-        licence="CC0-1.0",
-        languages=Languages(source=("en",)),
-        limits=Limits(max_tokens=100),
-        example=REQUEST,
-    )
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+@pytest.fixture(params=TESTED)
+def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Exported:
     """Every precision that the family has."""
-    family, folder = request.param, tmp_path_factory.mktemp(request.param)
-    made = checkpoint(folder / "checkpoint", family)
-    precisions: tuple[Precision, ...] = ("fp32", "int8") if family in PACKED else ("fp32",)
-    bundle, parities = export(made, "question-answering", folder / "bundle", recipe(), precisions=precisions)
-    _, opened = open_checkpoint(made)
-    return Exported(family, opened, bundle, {parity.precision: parity for parity in parities})
+    return exports(request.param)
 
 
 def rows(exported: Exported) -> list[Row]:
-    return random_rows(exported.checkpoint.vocabulary, exported.bundle.manifest)
+    return random_rows(exported.original.vocabulary, exported.bundle.manifest)
 
 
 def test_every_token_gets_the_checkpoints_logits(exported: Exported) -> None:
     assert exported.parities["fp32"].largest_difference <= FP32_TOLERANCE
     session = open_session(exported.bundle, "fp32", "forward")
-    answers = [exported.checkpoint.answer(row) for row in rows(exported)]
+    original = exported.original
+    answers = [original.answer(row) for row in rows(exported)]
     for name in ("start_logits", "end_logits"):
         assert np.concatenate([answer[name] for answer in answers]).std() > 0.1, "logits without spread prove nothing"
     for expected, found in zip(answers, forward(session, rows(exported)), strict=True):
@@ -84,32 +55,6 @@ def test_int8_stays_near(exported: Exported) -> None:
     """A trained model's error is a tenth of that of random weights, which quantize worst of all."""
     if exported.family in PACKED:
         assert 0 < exported.parities["int8"].relative_error < 0.25
-
-
-def test_served_answers_are_the_checkpoints_and_do_not_begin_with_a_blank(exported: Exported) -> None:
-    loaded = load(exported.bundle.folder, precision="fp32")
-    task = loaded.task
-    assert isinstance(task, QuestionAnswering)
-    request = QuestionAnsweringRequest.model_validate(REQUEST)
-    asked = list(next(task.solve(request)))
-    assert len(asked) > 1, "one window alone leaves the order of windows untested"
-    loaded.model.admit(dict(enumerate(asked)))
-    arrays = {event.row: event.arrays for event in loaded.model.step()}
-    served = finish(task, request, [arrays[index] for index in range(len(asked))])
-    expected = finish(task, request, [exported.checkpoint.answer(row) for row in asked])
-    assert [answer.answer for answer in served] == [answer.answer for answer in expected]
-    for answer in served:
-        assert answer.answer == answer.answer.strip() == TEXT[answer.start : answer.end]
-        assert answer.answer
-
-
-def finish(task: QuestionAnswering, request: QuestionAnsweringRequest, arrays: list[Any]) -> list[Any]:
-    solution = task.solve(request)
-    next(solution)
-    with pytest.raises(StopIteration) as stop:
-        solution.send([Output((), each, "stop") for each in arrays])
-    found: list[Any] = stop.value.value
-    return found
 
 
 def test_the_card_says_how_rows_are_laid_out(exported: Exported) -> None:

@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.bundle import GenerationDefaults
+from models.bundle import GenerationDefaults, open_bundle
 from models.export.__main__ import main
-from models.export.checkpoint import open_checkpoint
 from models.export.errors import ExportError
 from models.export.parity import FP32_TOLERANCE, Parity, answers, compare, random_rows, require_parity
 from models.export.reference import load_reference
@@ -33,7 +33,7 @@ def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Ex
 
 
 def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exported) -> None:
-    _, checkpoint = open_checkpoint(exported.checkpoint)
+    checkpoint = exported.original
     rows = random_rows(checkpoint.vocabulary, exported.bundle.manifest)
     targets = [answer.get("target") for answer in answers(checkpoint, rows)]
     together = replay(exported.bundle, "int8", rows, targets)
@@ -55,7 +55,7 @@ def test_int8_graphs_hold_int8_weights_and_stay_near(exported: Exported) -> None
 def test_tied_weights_are_stored_once(exported: Exported) -> None:
     graphs = exported.bundle.manifest.precisions["fp32"]
     assert graphs.weights is not None
-    _, checkpoint = open_checkpoint(exported.checkpoint)
+    checkpoint = exported.original
     padding = 64 * len(list(checkpoint.model.parameters()))
     assert graphs.weights.bytes <= 4 * exported.bundle.manifest.parameters + padding
 
@@ -65,7 +65,7 @@ def test_the_manifest_says_what_checkpoint_and_recipe_say(exported: Exported) ->
     task, _ = FAMILIES[exported.family]
     family = exported.family.removesuffix("-neighbours")
     assert (manifest.family, manifest.task, manifest.name) == (family, task, f"tiny-{task}")
-    _, checkpoint = open_checkpoint(exported.checkpoint)
+    checkpoint = exported.original
     assert manifest.parameters == sum(parameter.numel() for parameter in checkpoint.model.parameters())
     assert (manifest.tokenizer is None) == (family == "sasrec")
     assert (manifest.catalogue is None) == (family != "sasrec")
@@ -109,7 +109,7 @@ def test_references_are_the_checkpoints_own_answers(exported: Exported) -> None:
 
 
 def test_parity_notices_other_weights(exported: Exported) -> None:
-    _, checkpoint = open_checkpoint(exported.checkpoint)
+    checkpoint = exported.original
     rows = random_rows(checkpoint.vocabulary, exported.bundle.manifest)
     expected = answers(checkpoint, rows)
     name = next(name for name in ("logits", "start_logits", "scores") if name in expected[0])
@@ -124,13 +124,22 @@ def test_other_tokens_than_the_checkpoints_are_refused() -> None:
         require_parity(Parity("fp32", largest_difference=0.0, relative_error=0.0, agreement=1.0, decoded=0.75))
 
 
-def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_path: Path) -> None:
-    checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
-    first, _ = export(checkpoint, "recommendation", out, recipe("recommendation", version="1"))
-    second, _ = export(checkpoint, "recommendation", out, recipe("recommendation", version="2"), replace_bundle=True)
+@pytest.fixture
+def shop(exports: Callable[[str], Exported], tmp_path: Path) -> Exported:
+    """A bundle of one's own, and the checkpoint beside it."""
+    made = exports("sasrec")
+    shutil.copytree(made.checkpoint, tmp_path / "checkpoint")
+    shutil.copytree(made.bundle.folder, tmp_path / "bundle")
+    return replace(made, checkpoint=tmp_path / "checkpoint", bundle=open_bundle(tmp_path / "bundle"))
+
+
+def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_path: Path, shop: Exported) -> None:
+    out = shop.bundle.folder
+    asked = recipe("recommendation", version="2")
+    second, _ = export(shop.checkpoint, "recommendation", out, asked, replace_bundle=True)
+    first = shop.bundle
     assert (first.manifest.version, second.manifest.version) == ("1", "2")
-    assert first.manifest.precisions == second.manifest.precisions
-    assert set(first.manifest.precisions) == {"int8"}
+    assert second.manifest.precisions == {"int8": first.manifest.precisions["int8"]}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert files == {
@@ -143,14 +152,15 @@ def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_p
     }
 
 
-def test_a_failed_export_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_everything_as_it_was(
+    tmp_path: Path, shop: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The failure comes late: graphs are there, but compute something else than the checkpoint."""
-    checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
-    export(checkpoint, "recommendation", out, recipe("recommendation"))
+    out = shop.bundle.folder
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr("models.nets.packed.MASKED", 0.0)
     with pytest.raises(ExportError, match="the fp32 graphs differ from the checkpoint"):
-        export(checkpoint, "recommendation", out, recipe("recommendation", version="2"), replace_bundle=True)
+        export(shop.checkpoint, "recommendation", out, recipe("recommendation", version="2"), replace_bundle=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
 

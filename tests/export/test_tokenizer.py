@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
+from models.bundle import OutOfVocabulary
 from models.export.errors import ExportError
-from models.export.tokenizer import Comparison, Converted, compare, original_tokenizer, tokenizer_json
+from models.export.tokenizer import Comparison, Converted, compare, converted_tokenizer, original_tokenizer
 from models.text import Tokenizer
 from tests.export import vocabularies
 from tests.export.vocabularies import FROM_WORDS, NASTY, WITH_SENTENCEPIECE, english, french
@@ -41,11 +42,11 @@ def marian(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def converted(marian: Path) -> Converted:
-    return tokenizer_json(marian, {})
+    return converted_tokenizer(marian)
 
 
 def compared(checkpoint: Path, targets: list[str]) -> Comparison:
-    return compare(tokenizer_json(checkpoint, {}), original_tokenizer(checkpoint), TEXTS, targets)
+    return compare(converted_tokenizer(checkpoint), original_tokenizer(checkpoint), TEXTS, targets)
 
 
 def exact(found: Comparison) -> bool:
@@ -75,8 +76,10 @@ def test_marian_keeps_its_tokens_in_both_languages(marian: Path) -> None:
 
 def test_marian_with_pieces_that_have_no_id(trained: dict[str, Path], tmp_path: Path) -> None:
     checkpoint = vocabularies.marian(tmp_path / "lacking", trained["french"], trained["english"], lacking=60)
-    converted = tokenizer_json(checkpoint, {})
-    assert converted.has_pieces_without_id
+    converted = converted_tokenizer(checkpoint)
+    assert converted.out_of_vocabulary == OutOfVocabulary(
+        first_id=converted.vocabulary, unknown_token_id=converted.unknown_token_id
+    )
     assert max(max(converted.tokenizer.encode(text).ids) for text in FRENCH) >= converted.vocabulary
     assert max(max(converted.encode(text)) for text in FRENCH) < converted.vocabulary
     assert exact(compared(checkpoint, ENGLISH[-50:]))
@@ -119,7 +122,7 @@ def test_languages_around_a_text_and_forced_first(family: str, asked: str, token
     checkpoint = save(
         tmp_path / "checkpoint", vocabularies.train_sentencepiece(tmp_path / "model", TRAINING, **options)
     )
-    converted = tokenizer_json(checkpoint, {})
+    converted = converted_tokenizer(checkpoint)
     languages = converted.languages
     assert languages is not None
     assert len(languages.source) == len(languages.target) >= 25
@@ -152,16 +155,16 @@ def test_marian_asks_for_a_language_in_the_source(marian: Path, converted: Conve
 
 def test_a_model_of_one_pair_names_no_languages(trained: dict[str, Path], tmp_path: Path) -> None:
     checkpoint = vocabularies.marian(tmp_path / "pair", trained["english"], trained["french"])
-    assert tokenizer_json(checkpoint, {}).languages is None
+    assert converted_tokenizer(checkpoint).languages is None
 
 
 def test_a_tokenizer_of_no_transformers_class_is_taken_as_it_is(tmp_path: Path) -> None:
     written = RustTokenizer(models.WordLevel({"<unk>": 0, "rows": 1}, "<unk>"))
     written.pre_tokenizer = pre_tokenizers.Whitespace()
     written.save(str(tmp_path / "tokenizer.json"))
-    assert tokenizer_json(tmp_path, {"model_type": "marian"}).encode("rows of") == [1, 0]
+    assert converted_tokenizer(tmp_path).encode("rows of") == [1, 0]
     with pytest.raises(ExportError, match="has 2 tokens, the model 1"):
-        tokenizer_json(tmp_path, {"vocab_size": 1})
+        converted_tokenizer(tmp_path, 1)
 
 
 def test_a_tokenizer_that_differs_is_found_out(marian: Path, converted: Converted) -> None:
@@ -187,23 +190,23 @@ def test_cuts_of_the_same_score_are_told_from_wrong_ones(
 
 def test_refusals(marian: Path, trained: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no tokenizer, one of tokenizer\.json"):
-        tokenizer_json(tmp_path, {})
+        converted_tokenizer(tmp_path)
     with pytest.raises(ExportError, match="tokens, the model 10"):
-        tokenizer_json(marian, {"vocab_size": 10})
+        converted_tokenizer(marian, 10)
     gap = vocabularies.marian(tmp_path / "gap", trained["english"], trained["french"])
     ids = json.loads((gap / "vocab.json").read_text())
     (gap / "vocab.json").write_text(json.dumps(ids | {"the-last": len(ids) + 5}))
     with pytest.raises(ExportError, match="its ids are not 0 to"):
-        tokenizer_json(gap, {})
+        converted_tokenizer(gap)
     (gap / "source.spm").write_bytes(b"cut off")
     with pytest.raises(ExportError, match="the tokenizer cannot be loaded"):
-        tokenizer_json(gap, {})
+        converted_tokenizer(gap)
     two = vocabularies.marian(tmp_path / "two", trained["english"], trained["french"])
     settings = json.loads((two / "tokenizer_config.json").read_text())
     (two / "tokenizer_config.json").write_text(json.dumps(settings | {"separate_vocabs": True}))
     (two / "target_vocab.json").write_text((two / "vocab.json").read_text())
     with pytest.raises(ExportError, match="one vocabulary for the source and another for the target"):
-        tokenizer_json(two, {})
+        converted_tokenizer(two)
 
 
 @pytest.mark.parametrize(
@@ -220,4 +223,4 @@ def test_sentencepiece_that_cannot_be_followed_is_refused(
 ) -> None:
     model = vocabularies.train_sentencepiece(tmp_path / "model", TRAINING, **options)
     with pytest.raises(ExportError, match=reason):
-        tokenizer_json(vocabularies.m2m100(tmp_path / "checkpoint", model), {})
+        converted_tokenizer(vocabularies.m2m100(tmp_path / "checkpoint", model))

@@ -41,6 +41,7 @@ NASTY = [
     ">>deu<<>>fra<< x",
     " >>fra<< hello",
     "hello >>fra<< there",
+    "日>>fra<<>>deu<<日 日",
     ">>none<< hello",
     ">>hello world<< x",
     ">>fra<<\u0338x",
@@ -48,7 +49,7 @@ NASTY = [
     "▁ ▁a b▁ ▁▁ ▁",
     "\u200b zero \u200dw\u200c \ufeff soft\u00adhyphen \ufffd \u202e",
     "cœur Œuvre ŒŒ ß ÷ Ж ЖЩ αβγ α\u0301\u0342",
-    "\U0010fff0\U0010fff2x\U0010fff4 \ufff0x\ufff1",
+    "\U0010fff0\U0010fff2x\U0010fff4 \U0010fff5>>fra<< \ufff0x\ufff1",
     "I don't , know . ? ! ' n't",
     "日" * 50,
 ]

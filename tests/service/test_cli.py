@@ -17,7 +17,7 @@ COMMANDS = ("serve", "run", "models", "export", "check")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     quality = {"metric": "HR@10", "value": 0.25, "dataset": "a test", "command": "pytest"}
-    write_bundle(folder / "b", "beside")
+    write_bundle(folder / "b", "beside", languages={"source": [f"l{index}" for index in range(20)]})
     write_bundle(folder / "a", "first", quality=[quality], languages={"source": ["en"], "target": ["fr"]})
     return folder
 
@@ -73,7 +73,9 @@ def test_models_shows_what_the_cards_say(bundles: Path) -> None:
     assert all(
         word in first for word in ("recommendation", "fp32", "en → fr", "1000 items", "HR@10 0.25 on a test", "4.2 MB")
     )
-    assert " beside " in run.stdout
+    assert "l0, l1, l2, l3, l4, l5, l6, l7 and 12 more" in next(
+        line for line in run.stdout.splitlines() if " beside " in line
+    )
 
 
 def test_check_answers_the_example_in_every_precision(bundles: Path) -> None:
