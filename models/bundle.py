@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,6 +14,10 @@ from models.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
+EXPORTING = ".heedful-export-"
+"""Stands between the name of a bundle and something random in the name of the folder that an export works in."""
+PREVIOUS = "previous"
+"""Where that folder keeps, for a moment, the bundle that is being replaced."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Role: TypeAlias = Literal["encoder", "step", "forward"]
@@ -45,6 +50,12 @@ class Graphs(Frozen):
 
     graphs: dict[Role, Graph]
     weights: File | None = None
+
+    def files(self) -> Iterator[File]:
+        """The graphs and their weights."""
+        yield from (graph.file for graph in self.graphs.values())
+        if self.weights is not None:
+            yield self.weights
 
 
 class GenerationDefaults(Frozen):
@@ -184,9 +195,7 @@ class Manifest(Frozen):
     def files(self) -> Iterator[File]:
         """Every file that the manifest vouches for."""
         for precision in self.precisions.values():
-            yield from (graph.file for graph in precision.graphs.values())
-            if precision.weights is not None:
-                yield precision.weights
+            yield from precision.files()
         yield from (file for file in (self.tokenizer, self.catalogue, self.parity) if file is not None)
 
 
@@ -214,6 +223,15 @@ class Bundle:
             raise BundleError(f"{self.folder}: no {precision} graphs, the bundle carries {carried}") from None
 
 
+def bundles_in(folder: Path) -> list[Path]:
+    """Every bundle that the folder holds, sorted, with the places of those that a killed export has left aside."""
+    found = {manifest.parent for manifest in folder.glob(f"*/{MANIFEST}")}
+    for manifest in folder.glob(f".*{EXPORTING}*/{PREVIOUS}/{MANIFEST}"):
+        name, _, _ = manifest.parents[1].name.removeprefix(".").rpartition(EXPORTING)
+        found.add(folder / name)
+    return sorted(found)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and validate `bundle.json` without touching the files that it names.
 
@@ -224,7 +242,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise BundleError(f"{folder}: not a bundle, {MANIFEST} is missing") from None
+        raise BundleError(f"{folder}: {_why_missing(folder)}") from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: cannot be read as JSON: {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -257,6 +275,13 @@ def sha256_of(path: Path) -> str:
     """Lower-case hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _why_missing(folder: Path) -> str:
+    if not folder.exists():
+        for left in folder.parent.glob(f".{escape(folder.name)}{EXPORTING}*/{PREVIOUS}"):
+            return f"missing, an export that was killed while it replaced this bundle left it in {left}: move it back"
+    return f"not a bundle, {MANIFEST} is missing"
 
 
 def _check(folder: Path, file: File) -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from models.bundle import open_bundle
 from models.errors import BundleError, ModelError
-from models.export.sample import Distance, check_sample
+from models.export.sample import TOLERANCE, Distance, check_sample
 from models.tasks import TASKS
 from service import logs
 from service.contract import ModelCard
@@ -162,12 +162,14 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
         with progress.status(f"loading the {precision} graphs and answering the example"):
             request = TASKS[manifest.task].request_type.model_validate(manifest.example)
             answer = asyncio.run(_answer(settings, request))
-        typer.echo(f"{precision}: graphs match their signatures; {json.dumps(manifest.example)}")
+        size = sum(file.bytes for file in manifest.precisions[precision].files()) / 1e6
+        typer.echo(f"{precision}, {size:.1f} MB: the graphs match their signatures; {json.dumps(manifest.example)}")
         for line in _lines(manifest.task, answer):
             typer.echo(f"  → {line}")
         with progress.status(f"comparing the {precision} graphs with the checkpoint's answers"):
             found = check_sample(opened, precision)
-        typer.echo(f"{precision}: {_parity(found)}")
+        typer.echo(f"{precision}: {_parity(found, TOLERANCE[precision])}")
+    typer.echo(f"{bundle} is whole: serve it with HEEDFUL_BUNDLES={bundle.parent} heedful serve")
 
 
 def main() -> None:
@@ -239,11 +241,12 @@ def _limits(card: ModelCard) -> str:
     return f"{limits.max_tokens} tokens in{produced}"
 
 
-def _parity(found: Distance | None) -> str:
+def _parity(found: Distance | None, most: float) -> str:
     if found is None:
         return "the bundle carries no answers of its checkpoint to compare with"
     return (
-        f"relative error {found.relative_error:.1e} against the checkpoint's answers, same choice {found.agreement:.1%}"
+        f"relative error {found.relative_error:.1e} against the checkpoint's answers, at most {most:g} is allowed;"
+        f" same choice {found.agreement:.1%}"
     )
 
 

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings import SettingsError as SourceError
 
 import models
-from models.bundle import MANIFEST, Name, Precision
+from models.bundle import MANIFEST, Name, Precision, bundles_in
 
 EMBEDDED_BUNDLES = Path(models.__file__).parent / "bundles"
 
@@ -67,8 +67,7 @@ def _some(listed: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
 
 
 def _every_bundle(validated: dict[str, Any]) -> tuple[ModelSettings, ...]:
-    found = sorted(validated["bundles"].glob(f"*/{MANIFEST}"))
-    return tuple(ModelSettings(bundle=manifest.parent) for manifest in found)
+    return tuple(ModelSettings(bundle=folder) for folder in bundles_in(validated["bundles"]))
 
 
 class Settings(BaseSettings):

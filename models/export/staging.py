@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.bundle import MANIFEST
+from models.bundle import EXPORTING, MANIFEST, PREVIOUS
 from models.export.errors import ExportError
 
 _STAGED = "bundle"
-_PREVIOUS = "previous"
 
 
 def require_place(out: Path, *, replace: bool) -> None:
@@ -51,19 +50,20 @@ def require_space(folder: Path, needed_bytes: int) -> None:
 def staging(out: Path) -> Iterator[Path]:
     """An empty folder beside `out`, which becomes `out` when the block ends and is gone when it raises.
 
-    A bundle at `out` is moved out of the way at the end, and back should that fail. The folder is locked while it is
-    in use: what killed exports to the same place have left is not, and is removed first.
+    A bundle at `out` is moved out of the way at the end, and back should that fail. Who is killed between the two moves
+    leaves it aside: the next export to `out` brings it back, and opening `out` says where it is. The folder is locked
+    while it is in use: what killed exports to the same place have left is not, and is removed first.
     """
     made = [parent for parent in out.parents if not parent.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{out.name}.heedful-export-"
+    prefix = f".{out.name}{EXPORTING}"
     _clean(out, prefix)
     try:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as scratch, _locked(Path(scratch)):
             staged = Path(scratch) / _STAGED
             staged.mkdir()
             yield staged
-            _move(staged, out, Path(scratch) / _PREVIOUS)
+            _move(staged, out, Path(scratch) / PREVIOUS)
     except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):
@@ -77,8 +77,8 @@ def _clean(out: Path, prefix: str) -> None:
         if not left.name.startswith(prefix):
             continue
         with contextlib.suppress(BlockingIOError), _locked(left):
-            if (left / _PREVIOUS).exists() and not out.exists():
-                (left / _PREVIOUS).rename(out)
+            if (left / PREVIOUS).exists() and not out.exists():
+                (left / PREVIOUS).rename(out)
             shutil.rmtree(left)
 
 

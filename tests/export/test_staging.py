@@ -1,11 +1,16 @@
 """A bundle comes into place whole or not at all."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from models.bundle import MANIFEST, bundles_in, read_manifest
+from models.errors import BundleError
 from models.export.errors import ExportError
 from models.export.staging import require_space, staging
 
@@ -34,6 +39,31 @@ def test_a_bundle_that_was_being_replaced_when_the_export_was_killed_comes_back(
         raise ValueError("late")
     assert [path.name for path in (tmp_path / "bundle").iterdir()] == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_who_is_killed_between_the_two_moves_leaves_the_old_bundle_where_it_is_found(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / MANIFEST).write_text("{}")
+    killed = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from models.export.staging import staging\n"
+        "rename = Path.rename\n"
+        "Path.rename = lambda path, target: (rename(path, target), os._exit(9))\n"
+        "with staging(Path(sys.argv[1])) as staged:\n"
+        "    (staged / 'new').touch()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", killed, str(bundle)], env=environment, check=False).returncode == 9
+    assert not bundle.exists()
+    assert bundles_in(tmp_path) == [bundle]
+    with pytest.raises(BundleError, match=r"left it in .*\.bundle\.heedful-export-.*/previous: move it back"):
+        read_manifest(bundle)
+    with pytest.raises(ValueError, match="late"), staging(bundle):
+        raise ValueError("late")
+    assert (bundle / MANIFEST).is_file()
+    assert list(tmp_path.iterdir()) == [bundle]
 
 
 def test_folders_that_only_look_alike_are_left_alone(tmp_path: Path) -> None:

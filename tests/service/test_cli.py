@@ -82,9 +82,10 @@ def test_check_answers_the_example_in_every_precision(bundles: Path) -> None:
     run = heedful(bundles, "check", str(bundles / "a"))
     assert run.returncode == 0, run.stderr
     assert "first 1: 2 files hash to what the manifest says" in run.stdout
-    assert 'fp32: graphs match their signatures; {"inputs": {"history": ["i1"]}}' in run.stdout
+    assert 'the graphs match their signatures; {"inputs": {"history": ["i1"]}}' in run.stdout
     assert run.stdout.count("→ i") == 10
     assert "fp32: the bundle carries no answers of its checkpoint to compare with" in run.stdout
+    assert run.stdout.endswith(f"{bundles / 'a'} is whole: serve it with HEEDFUL_BUNDLES={bundles} heedful serve\n")
 
 
 def test_check_names_the_file_with_the_flipped_byte(tmp_path: Path) -> None:
