@@ -9,7 +9,7 @@ from models.bundle import Bundle, Precision, Role, open_bundle
 from models.encoder import Encoder
 from models.errors import BundleError
 from models.seq2seq import Seq2Seq
-from models.session import Session, open_session
+from models.session import Session, open_session, provider
 from models.task import Model, Task
 from models.tasks import TASKS
 
@@ -28,7 +28,7 @@ def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, t
     """Open a bundle and load its model.
 
     Args:
-        precision: which graphs; None takes int8 where the bundle carries it, else the first that it lists.
+        precision: which graphs; None takes what is fastest here of what the bundle carries, see `preferred`.
         slots: rows that compute side by side; each beam of a row takes one.
         threads: of each ONNX Runtime session; more replicas use more cores better than more threads do.
 
@@ -46,9 +46,10 @@ def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, t
 
 
 def preferred(carried: Iterable[Precision]) -> Precision:
-    """int8 where it is carried, being the fastest on a CPU, else the first."""
+    """What is fastest here: float16 on a GPU, int8 on a CPU; where that is not carried, the first."""
     precisions = tuple(carried)
-    return "int8" if "int8" in precisions else precisions[0]
+    fastest: Precision = "fp16" if provider() == "CUDAExecutionProvider" else "int8"
+    return fastest if fastest in precisions else precisions[0]
 
 
 def _within(bundle: Bundle, slots: int) -> Bundle:

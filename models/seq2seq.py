@@ -35,8 +35,9 @@ class Seq2Seq:
     the last one moves into its place, so that the beams of a row may lie anywhere. The step graph reads and writes the
     caches at the same addresses, and adds only the one position that a row has reached.
 
-    Memory: 2 x layers x slots x (source_length + target_length) x width x 4 bytes, of which the operating system gives
-    only what has been touched. For 2 layers, 32 slots, 512 + 64 positions and width 384: 113 MB at most.
+    Memory: 2 x layers x slots x (source_length + target_length) x width x 4 bytes, or x 2 where the graph holds its
+    caches in float16, of which the operating system gives only what has been touched. For 2 layers, 32 slots, 512 + 64
+    positions and width 384: 113 MB at most.
 
     Args:
         encoder: the graph from packed tokens to `cross` [tokens, 2 x layers, heads, head width], keys and values of
@@ -80,7 +81,7 @@ class Seq2Seq:
             "tokens": np.zeros(slots, np.int64),
             "positions": np.zeros(slots, np.int32),
             "source_lengths": np.zeros(slots, np.int32),
-            "source_last": np.zeros((slots, *_sizes(step.inputs["source_last"].shape[1:])), np.float32),
+            "source_last": np.zeros((slots, *_sizes(step.inputs["source_last"].shape[1:])), self._cross.dtype),
         }
         self._sources: dict[str, NDArray[Any]] = {
             name: np.zeros((slots, source_length, *_sizes(step.inputs[name].shape[2:])), step.inputs[name].dtype)
@@ -223,11 +224,12 @@ class Seq2Seq:
             self._bindings[count] = self._step.bind(state | self._totals | caches, outputs)
         return self._bindings[count]
 
-    def _cache(self, kind: str, length: int) -> NDArray[np.float32]:
+    def _cache(self, kind: str, length: int) -> NDArray[Any]:
         """Zeros [caches, slots, heads, length, head width] for the step graph's cache inputs of one kind."""
         names = _names(self._step, kind)
-        _, heads, _, width = self._step.inputs[names[0]].shape
-        return np.zeros((len(names), self._slots, *_sizes((heads,)), length, *_sizes((width,))), np.float32)
+        spec = self._step.inputs[names[0]]
+        _, heads, _, width = spec.shape
+        return np.zeros((len(names), self._slots, *_sizes((heads,)), length, *_sizes((width,))), spec.dtype)
 
 
 def _names(step: Session, kind: str) -> list[str]:

@@ -18,7 +18,15 @@ class ExportPrecision(StrEnum):
     """Numbers that the graphs compute with."""
 
     int8 = "int8"
+    fp16 = "fp16"
     fp32 = "fp32"
+
+
+class ExportOperators(StrEnum):
+    """What the graphs are made of."""
+
+    onnxruntime = "onnxruntime"
+    standard = "standard"
 
 
 def export(
@@ -29,6 +37,10 @@ def export(
     task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The bundle's folder.", show_default=False)],
     precision: Annotated[ExportPrecision, typer.Option(help="Of the graphs.")] = ExportPrecision.int8,
+    operators: Annotated[
+        ExportOperators,
+        typer.Option(help="ONNX Runtime's own, which are faster, or only standard ones, for where those do not serve."),
+    ] = ExportOperators.onnxruntime,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; else the last part of SOURCE.")] = None,
     source_language: Annotated[
@@ -53,6 +65,7 @@ def export(
         task=task,
         out=out,
         precision=precision.value,
+        operators=operators.value,
         revision=revision,
         name=name,
         source_languages=tuple(source_language or ()),

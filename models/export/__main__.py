@@ -12,7 +12,12 @@ from models.export.recipe import read_recipe
 from models.export.write import export
 from models.tasks import TASKS
 
-_PRECISIONS: dict[str, tuple[Precision, ...]] = {"int8": ("int8",), "fp32": ("fp32",), "both": ("int8", "fp32")}
+_PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "int8": ("int8",),
+    "fp16": ("fp16",),
+    "fp32": ("fp32",),
+    "both": ("int8", "fp32"),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
         console.print(
             f"{parity.precision}: largest difference {parity.largest_difference:.1e}, relative error"
             f" {parity.relative_error:.1e}, same choice {parity.agreement:.1%}"
-            + ("" if parity.decoded is None else f", same output {parity.decoded:.0%}")
+            + ("" if parity.greedy is None else f", same greedy output {parity.greedy:.0%}")
+            + ("" if parity.beams is None else f", with beams {parity.beams:.0%}")
         )
 
 

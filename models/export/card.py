@@ -1,16 +1,16 @@
 """The model card, README.md of a bundle: what the manifest and the measurements say, and what a person wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from models.bundle import Manifest
 from models.export.parity import Parity
-from models.export.recipe import Card
+from models.export.recipe import Card, Operators
 
 _PARITY = """\
 Largest difference of a logit, error relative to the spread of the logits, how often the same choice is the likeliest,
 and how many rows decode to the same tokens, greedily and with beams."""
 
-PARITY_COLUMNS = ("precision", "largest difference", "relative error", "same choice", "same output")
+PARITY_COLUMNS = ("precision", "largest difference", "relative error", "same choice", "greedy same", "beams same")
 
 
 def parity_row(parity: Parity) -> tuple[str, ...]:
@@ -20,11 +20,19 @@ def parity_row(parity: Parity) -> tuple[str, ...]:
         f"{parity.largest_difference:.1e}",
         f"{parity.relative_error:.1e}",
         f"{parity.agreement:.1%}",
-        "" if parity.decoded is None else f"{parity.decoded:.0%}",
+        *("" if same is None else f"{same:.0%}" for same in (parity.greedy, parity.beams)),
     )
 
 
-def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequence[Parity]) -> str:
+_OPERATORS: Mapping[Operators, str] = {
+    "onnxruntime": "ONNX Runtime's own where they are faster",
+    "standard": "none but those of ONNX itself",
+}
+
+
+def model_card(
+    manifest: Manifest, card: Card, architecture: str, operators: Operators, parities: Sequence[Parity]
+) -> str:
     """Markdown."""
     source, target = (", ".join(languages) for languages in (manifest.languages.source, manifest.languages.target))
     languages = f"{source} to {target}" if target else source
@@ -38,6 +46,7 @@ def model_card(manifest: Manifest, card: Card, architecture: str, parities: Sequ
                 ("Task", manifest.task),
                 ("Architecture", architecture),
                 ("Graphs", _layout(manifest)),
+                ("Operators", _OPERATORS[operators]),
                 ("Parameters", f"{manifest.parameters:,}"),
                 ("Precision and size", ", ".join(_size(manifest, name) for name in manifest.precisions)),
                 ("Languages", languages or "none"),
@@ -77,8 +86,7 @@ def _layout(manifest: Manifest) -> str:
 
 def _size(manifest: Manifest, name: str) -> str:
     graphs = next(graphs for precision, graphs in manifest.precisions.items() if precision == name)
-    files = [graph.file for graph in graphs.graphs.values()] + ([graphs.weights] if graphs.weights else [])
-    return f"{name} {sum(file.bytes for file in files) / 1e6:.1f} MB"
+    return f"{name} {sum(file.bytes for file in graphs.files()) / 1e6:.1f} MB"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

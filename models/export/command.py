@@ -9,7 +9,7 @@ from rich.table import Table
 from models.bundle import Languages, Precision
 from models.export.derive import derive
 from models.export.hub import Origin, find
-from models.export.recipe import Recipe, read_recipe
+from models.export.recipe import Operators, Recipe, read_recipe
 from models.export.staging import require_place
 
 
@@ -19,6 +19,7 @@ class Order:
 
     Args:
         source: a directory or a model id of the hub.
+        operators: what the graphs are made of; see `models.export.write.export`.
         revision: on the hub.
         name: wins over that of the recipe, as the languages do.
         recipe: a TOML file; None derives one.
@@ -29,6 +30,7 @@ class Order:
     task: str
     out: Path
     precision: Precision
+    operators: Operators = "onnxruntime"
     revision: str | None = None
     name: str | None = None
     source_languages: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ def export_order(order: Order, report: Callable[[str], None]) -> tuple[Table, st
         order.out,
         _recipe(order, origin),
         precisions=(order.precision,),
+        operators=order.operators,
         replace_bundle=order.replace_bundle,
         report=report,
     )

@@ -45,7 +45,7 @@ class Source:
     arguments: Mapping[str, Any]
     inputs: Mapping[str, Dims]
     outputs: Mapping[str, Dims]
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool = False) -> Source:
@@ -110,7 +110,10 @@ def step_source(step: DecoderStep | CopyingStep, *, layers: int, heads: int, wid
         arguments["copy_keys"] = torch.zeros(rows, source, copy_width)
         arguments["source_tokens"] = torch.zeros(rows, source, dtype=torch.int64)
     outputs: dict[str, Dims] = {"next": ("rows",), "logits": ("rows", step.head.out_features)}
-    return Source(step, arguments, inputs, outputs | {f"present_{name}": dims for name, dims in kept.items()})
+    outputs |= {f"present_{name}": dims for name, dims in kept.items()}
+    if isinstance(step, CopyingStep):
+        return Source(step, arguments, inputs, outputs, precisions=("fp32", "int8"))
+    return Source(step, arguments, inputs, outputs)
 
 
 def trace(source: Source) -> onnx_ir.Model:

@@ -1,6 +1,6 @@
 """How far a bundle's graphs are from the checkpoint that they were made from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,15 +32,17 @@ class Parity:
         relative_error: root mean square of the differences, divided by the standard deviation of the logits.
         agreement: how often the same token, item or place is the likeliest, in [0, 1]; tokens are compared with the
             decoder given what the checkpoint decoded.
-        decoded: the part of rows, in [0, 1], that decode to the very tokens of the checkpoint, greedily and with
-            beams; None where nothing is decoded.
+        greedy: the part of rows, in [0, 1], that decode greedily to the very tokens of the checkpoint; None where
+            nothing is decoded so.
+        beams: the same of rows that decode with beams.
     """
 
     precision: Precision
     largest_difference: float
     relative_error: float
     agreement: float
-    decoded: float | None
+    greedy: float | None
+    beams: float | None
 
 
 def random_rows(vocabulary: int, manifest: Manifest) -> list[Row]:
@@ -80,19 +82,40 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
     differences = np.concatenate([(ours - theirs).ravel() for ours, theirs in pairs])
     spread = np.concatenate([(theirs - theirs.mean(-1, keepdims=True)).ravel() for _, theirs in pairs])
     same = np.concatenate([ours.argmax(-1) == theirs.argmax(-1) for ours, theirs in pairs])
+    decoded = _decoded(bundle, precision, rows, expected)
     return Parity(
         precision=precision,
         largest_difference=float(np.abs(differences).max()),
         relative_error=float(np.sqrt(np.mean(differences**2) / max(float(np.mean(spread**2)), 1e-12))),
         agreement=float(same.mean()),
-        decoded=_decoded(bundle, precision, rows, expected),
+        greedy=_part(same for row, same in zip(rows, decoded, strict=True) if not _has_beams(row)),
+        beams=_part(same for row, same in zip(rows, decoded, strict=True) if _has_beams(row)),
     )
 
 
-def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> float | None:
+def _has_beams(row: Row) -> bool:
+    return row.generation is not None and row.generation.num_beams > 1
+
+
+def _part(same: Iterable[bool | None]) -> float | None:
+    known = [each for each in same if each is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _decoded(
+    bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]
+) -> Sequence[bool | None]:
+    """Whether each row decodes to the checkpoint's tokens; None where nothing is decoded."""
     if "decoded" not in expected[0]:
-        return None
-    model = load_model(bundle, precision, slots=sum(row.generation.num_beams for row in rows if row.generation))
+        return [None] * len(rows)
+    asked = [row.generation for row in rows if row.generation]
+    needed = {
+        "max_tokens": max(len(row.tokens) for row in rows),
+        "max_new_tokens": max(generation.max_new_tokens for generation in asked),
+    }
+    limits = bundle.manifest.limits.model_copy(update=needed)  # caches of no more than these rows fill
+    fitting = replace(bundle, manifest=bundle.manifest.model_copy(update={"limits": limits}))
+    model = load_model(fitting, precision, slots=sum(generation.num_beams for generation in asked))
     model.admit(dict(enumerate(rows)))
     decoded: list[list[int]] = [[] for _ in rows]
     while events := model.step():
@@ -100,31 +123,32 @@ def _decoded(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected
             decoded[event.row].extend(event.tokens)
     end = bundle.manifest.generation.eos_token_id if bundle.manifest.generation else None
     wanted = [[token for token in row["decoded"].tolist() if token != end] for row in expected]
-    return float(np.mean([ours == theirs for ours, theirs in zip(decoded, wanted, strict=True)]))
+    return [ours == theirs for ours, theirs in zip(decoded, wanted, strict=True)]
 
 
 def require_parity(parity: Parity) -> None:
     """Refuse graphs that do not compute what the checkpoint computes, as near as their precision allows.
 
     Raises:
-        ExportError: float32 logits differ by more than the tolerance or a row decodes to other tokens; int8 logits have
-            a larger relative error than the tolerance.
+        ExportError: float32 logits differ by more than the tolerance or a row decodes to other tokens; float16 or int8
+            logits have a larger relative error than the tolerance.
     """
-    if parity.precision == "int8":
+    if parity.precision != "fp32":
         most = TOLERANCE[parity.precision]
         if not parity.relative_error <= most:
             raise ExportError(
-                f"int8 changes the logits by {parity.relative_error:.2f} of their spread, at most {most} is allowed:"
-                " this checkpoint does not bear it, export it with --precision fp32"
+                f"{parity.precision} changes the logits by {parity.relative_error:.2f} of their spread, at most {most}"
+                " is allowed: this checkpoint does not bear it, export it with --precision fp32"
             )
         return
     if not parity.largest_difference <= FP32_TOLERANCE:
         raise ExportError(
-            f"the {parity.precision} graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit,"
+            f"the fp32 graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit,"
             f" at most {FP32_TOLERANCE:.0e} is allowed: this checkpoint has something that the exporter does not know"
         )
-    if parity.decoded not in (None, 1.0):
-        raise ExportError(
-            f"{1 - parity.decoded:.0%} of the rows decode to other tokens than the checkpoint does: its generation"
-            " config has something that the exporter does not know"
-        )
+    for how, same in (("greedily", parity.greedy), ("with beams", parity.beams)):
+        if same not in (None, 1.0):
+            raise ExportError(
+                f"{1 - same:.0%} of the rows decode {how} to other tokens than the checkpoint does: its generation"
+                " config has something that the exporter does not know"
+            )

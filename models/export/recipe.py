@@ -2,12 +2,15 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue, ValidationError
 
 from models.bundle import Frozen, Languages, Limits, Name, Quality
 from models.export.errors import ExportError
+
+Operators: TypeAlias = Literal["onnxruntime", "standard"]
+"""What graphs are made of: ONNX Runtime's own operators where they are faster, or none but those of ONNX itself."""
 
 
 class Decoding(Frozen):

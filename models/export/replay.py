@@ -54,7 +54,7 @@ def teacher_forced(
         kind = next((kind for kind in longest if name.startswith(kind)), None)
         if kind is not None:
             heads, width = int(spec.shape[1]), int(spec.shape[3])
-            feeds[name] = np.zeros((len(sources), heads, longest[kind], width), np.float32)
+            feeds[name] = np.zeros((len(sources), heads, longest[kind], width), spec.dtype)
     for index, name in enumerate(name for name in step.inputs if name.startswith("cross_")):
         for row, outputs in enumerate(encoded):
             feeds[name][row, :, : lengths[row]] = outputs["cross"][:, index].swapaxes(0, 1)

@@ -78,9 +78,9 @@ class SpanScoring:
         return {name: found[name][0].numpy() for name in self._outputs()}
 
     def _positions(self) -> int:
-        """How long a row may be."""
-        most = getattr(self.model.config, "max_position_embeddings", LONGEST_PADDED)
-        return int(most) - _first_position(self.model)
+        """How long a row may be; XLNet, which knows distances alone, says that it has -1 positions."""
+        most = int(getattr(self.model.config, "max_position_embeddings", -1))
+        return most - _first_position(self.model) if most > 0 else LONGEST_PADDED
 
     def _outputs(self, *dims: str) -> dict[str, Dims]:
         return {"start_logits": dims, "end_logits": dims}

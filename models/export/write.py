@@ -4,7 +4,7 @@ import gc
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,15 +16,11 @@ from models.bundle import (
     Bundle,
     File,
     GenerationDefaults,
-    Graph,
-    Graphs,
     Languages,
     Limits,
     Manifest,
     Precision,
-    Role,
     open_bundle,
-    sha256_of,
 )
 from models.errors import InvalidInput
 from models.export.card import model_card
@@ -32,14 +28,13 @@ from models.export.checkpoint import Checkpoint, open_checkpoint, recognise
 from models.export.errors import ExportError
 from models.export.examples import ITEMS_FILE
 from models.export.examples import example as example_request
-from models.export.graphs import save, trace
 from models.export.languages import narrowed, settled
 from models.export.parity import Parity, answers, compare, random_rows, require_parity
-from models.export.recipe import Recipe
+from models.export.precisions import BYTES_PER_PARAMETER, Report, describe, write_graphs
+from models.export.recipe import Operators, Recipe
 from models.export.reference import save_reference
 from models.export.staging import require_place, require_space, staging
 from models.export.tokenizer import TOKENIZER_FILE, Converted, converted_tokenizer
-from models.nets.int8 import to_int8
 from models.task import Row, Task
 from models.tasks import TASKS
 from models.tasks.recommendation import Recommendation
@@ -50,11 +45,6 @@ PARITY_FILE = "parity.npz"
 PARITY_ROWS = 8
 REFERENCE_NEW_TOKENS = 32
 
-_BYTES_PER_PARAMETER: Mapping[Precision, float] = {"fp32": 4.2, "int8": 1.4}
-"""On disk, with room for what is stored twice: joined projections, and positions in float32."""
-
-Report = Callable[[str], None]
-
 
 def export(
     source: Path,
@@ -63,6 +53,7 @@ def export(
     recipe: Recipe,
     *,
     precisions: Sequence[Precision] = ("int8",),
+    operators: Operators = "onnxruntime",
     replace_bundle: bool = False,
     reference: Path | None = None,
     report: Report = lambda _step: None,
@@ -73,7 +64,8 @@ def export(
     it renamed. A bundle that is replaced is replaced at the end, and left alone when anything fails.
 
     Args:
-        precisions: `fp32`, `int8` or both; float32 graphs are always made and compared, and kept where named.
+        precisions: any of `fp32`, `fp16` and `int8`; float32 graphs are always made and compared, and kept where named.
+        operators: `onnxruntime` uses its own where they are faster, `standard` none but those of ONNX itself.
         replace_bundle: a bundle at `out` may be replaced.
         reference: also write the checkpoint's answers to the recipe's requests there.
         report: is told what is being done.
@@ -91,7 +83,7 @@ def export(
     family, checkpoint = open_checkpoint(source)
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
     with staging(out) as staged:
-        require_space(out.parent, int(parameters * sum(_BYTES_PER_PARAMETER[precision] for precision in made)))
+        require_space(out.parent, int(parameters * sum(BYTES_PER_PARAMETER[precision] for precision in made)))
         checkpoint.specialise(task, languages)
         limits = recipe.limits or checkpoint.limits()
         generation, tokens = _generation(checkpoint, limits, recipe), None
@@ -110,7 +102,7 @@ def export(
             parameters=parameters,
             languages=languages,
             language_tokens=tokens,
-            precisions=_graphs(checkpoint, limits, made, staged, report),
+            precisions=write_graphs(checkpoint, limits, staged, precisions=made, operators=operators, report=report),
             tokenizer=_saved(converted, staged / TOKENIZER_FILE),
             out_of_vocabulary=converted.out_of_vocabulary if converted else None,
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
@@ -136,8 +128,8 @@ def export(
             shutil.rmtree(staged / dropped)
         save_reference(staged / PARITY_FILE, requests[:PARITY_ROWS], expected[: len(requests)][:PARITY_ROWS])
         kept = {precision: manifest.precisions[precision] for precision in precisions}
-        manifest = manifest.model_copy(update={"precisions": kept, "parity": _file(staged, staged / PARITY_FILE)})
-        card = model_card(manifest, recipe.card, architecture, parities)
+        manifest = manifest.model_copy(update={"precisions": kept, "parity": describe(staged, staged / PARITY_FILE)})
+        card = model_card(manifest, recipe.card, architecture, operators, parities)
         (staged / "README.md").write_text(card, encoding="utf-8")
         _seal(manifest, staged)
     return open_bundle(out), parities
@@ -149,14 +141,14 @@ def _compact(source: Path, target: Path) -> File | None:
         return None
     content = json.loads(source.read_text(encoding="utf-8"))
     target.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-    return _file(target.parent, target)
+    return describe(target.parent, target)
 
 
 def _saved(converted: Converted | None, target: Path) -> File | None:
     if converted is None:
         return None
     converted.tokenizer.save(str(target), pretty=False)
-    return _file(target.parent, target)
+    return describe(target.parent, target)
 
 
 def _texts(recipe: Recipe) -> list[str]:
@@ -185,42 +177,6 @@ def _created_by() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def _graphs(
-    checkpoint: Checkpoint, limits: Limits, precisions: Sequence[Precision], staged: Path, report: Report
-) -> dict[Precision, Graphs]:
-    """Write the graphs of each precision."""
-    try:
-        sources = checkpoint.sources(limits)
-    except ValueError as error:
-        raise ExportError(str(error)) from error
-    possible = [name for name in precisions if all(name in source.precisions for source in sources.values())]
-    if missing := set(precisions) - set(possible):
-        raise ExportError(
-            f"this checkpoint's family has no {', '.join(missing)} graphs: export it with --precision {possible[0]}"
-        )
-    written: dict[Precision, Graphs] = {}
-    for precision in precisions:
-        folder = staged / precision
-        folder.mkdir()
-        models = {}
-        for role, source in sources.items():
-            report(f"tracing {role}, {precision}")
-            module = source.module if precision == "fp32" else to_int8(source.module)
-            try:
-                models[role] = trace(replace(source, module=module))
-            except Exception as error:  # torch raises its own
-                raise ExportError(f"this checkpoint's {role} cannot be traced: {error}") from error
-        weights = save(models, folder)
-        graphs: dict[Role, Graph] = {
-            role: Graph(
-                file=_file(staged, folder / f"{role}.onnx"), inputs=tuple(source.inputs), outputs=tuple(source.outputs)
-            )
-            for role, source in sources.items()
-        }
-        written[precision] = Graphs(graphs=graphs, weights=_file(staged, weights) if weights else None)
-    return written
-
-
 def _seal(manifest: Manifest, staged: Path) -> Bundle:
     """Write the manifest and open the folder as a server would."""
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
@@ -243,7 +199,3 @@ def _shortened(row: Row, max_new_tokens: int) -> Row:
     if row.generation is None:
         return row
     return replace(row, generation=replace(row.generation, max_new_tokens=max_new_tokens))
-
-
-def _file(staged: Path, path: Path) -> File:
-    return File(path=path.relative_to(staged).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size)

@@ -43,10 +43,10 @@ class DisentangledAttention(PackedAttention):
         scores = torch.matmul(query, key.transpose(2, 3))
         distances = torch.arange(2 * length) + (self.buckets.shape[0] // 2 - length)
         if self.keys is not None:
-            before = self._rows(self.keys, distances.flip(0) - 1)
+            before = self._rows(self.keys, distances.flip(0) - 1).to(query.dtype)
             scores = scores + _shifted(torch.matmul(query, before), length)
         if self.queries is not None:
-            after = self._rows(self.queries, distances)
+            after = self._rows(self.queries, distances).to(query.dtype)
             scores = scores + _shifted(torch.matmul(key, after * self.scale), length).transpose(2, 3)
         return scores
 

@@ -5,10 +5,15 @@ numbers. Here each row is divided by its largest magnitude, quantized with a fix
 integers and scaled back. Weights have one scale for each output column.
 """
 
-import copy
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import nn
+
+from models.nets.layers import with_parts
+
+Multiply: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 _LEVELS = 127
 _SMALLEST = 1e-8
@@ -40,8 +45,40 @@ class Int8Embedding(nn.Module):
         return values.to(torch.float32) * scales[:, None]
 
 
+def matmul_integer_to_float(
+    levels: torch.Tensor, zero: torch.Tensor, step: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """Multiply by ONNX Runtime's own operator.
+
+    Args:
+        levels: uint8 [rows, in]; `zero`, uint8 [], stands for 0, and `step`, float [], is its unit.
+        weight: int8 [in, out], and the units of its columns, `scales`, float [out].
+
+    Returns:
+        float [rows, out].
+    """
+    product: torch.Tensor = torch.onnx.ops.symbolic(
+        "com.microsoft::MatMulIntegerToFloat",
+        [levels, weight, step, scales, zero],
+        dtype=torch.float32,
+        shape=(levels.shape[0], weight.shape[1]),
+        version=1,
+    )
+    return product
+
+
+def matmul_integer(
+    levels: torch.Tensor, zero: torch.Tensor, step: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """The same by operators of ONNX itself."""
+    product: torch.Tensor = torch.onnx.ops.symbolic(
+        "MatMulInteger", [levels, weight, zero], dtype=torch.int32, shape=(levels.shape[0], weight.shape[1])
+    )
+    return product.to(torch.float32) * (scales * step)
+
+
 class Int8Linear(nn.Module):
-    """A linear map by ONNX Runtime's MatMulIntegerToFloat; it can be exported, not run in eager mode.
+    """A linear map by an operator on integers; it can be exported, not run in eager mode.
 
     Args:
         table: the weights [out, in], a row for each output.
@@ -58,6 +95,7 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = table.values.shape
         self.bias = bias
         self.transposed = transposed
+        self.multiply: Multiply = matmul_integer_to_float
         self.register_buffer("weight", table.values.T.contiguous() if transposed else table.values)
         self.register_buffer("scales", table.scales)
 
@@ -69,14 +107,7 @@ class Int8Linear(nn.Module):
             "QuantizeLinear", [hidden / largest, step, zero], dtype=torch.uint8, shape=hidden.shape
         )
         weight = self.weight if self.transposed else self.weight.T
-        product = torch.onnx.ops.symbolic(
-            "com.microsoft::MatMulIntegerToFloat",
-            [levels, weight, step, self.scales, zero],
-            dtype=torch.float32,
-            shape=(hidden.shape[0], self.out_features),
-            version=1,
-        )
-        scaled = product * largest
+        scaled = self.multiply(levels, zero, step, weight, self.scales) * largest
         return scaled if self.bias is None else scaled + self.bias
 
 
@@ -86,22 +117,19 @@ def to_int8(module: nn.Module) -> nn.Module:
     What stays float32 is shared with the module, so that no second copy of a checkpoint fills the memory. Tables of
     positions and segments do: they are small, and every token reads them.
     """
-    result = copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
-    embedded = {id(part.weight) for part in result.modules() if isinstance(part, nn.Embedding)}
+    embedded = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     tables: dict[int, Int8Table] = {}
 
     def table(weight: torch.Tensor) -> Int8Table:
-        return tables.setdefault(id(weight), Int8Table(weight.detach()))
+        if id(weight) not in tables:
+            tables[id(weight)] = Int8Table(weight.detach())
+        return tables[id(weight)]
 
-    for parent in list(result.modules()):
-        for name, part in list(parent.named_children()):
-            if isinstance(part, nn.Linear):
-                quantized: nn.Module = Int8Linear(
-                    table(part.weight), part.bias, transposed=id(part.weight) not in embedded
-                )
-            elif isinstance(part, nn.Embedding) and name == "tokens":
-                quantized = Int8Embedding(table(part.weight))
-            else:
-                continue
-            setattr(parent, name, quantized)
-    return result
+    def quantized(name: str, part: nn.Module) -> nn.Module:
+        if isinstance(part, nn.Linear):
+            return Int8Linear(table(part.weight), part.bias, transposed=id(part.weight) not in embedded)
+        if isinstance(part, nn.Embedding) and name == "tokens":
+            return Int8Embedding(table(part.weight))
+        return part
+
+    return with_parts(module, quantized)

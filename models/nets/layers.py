@@ -1,5 +1,6 @@
 """What encoders and decoders of every family are put together from: norms, feed-forward networks, embeddings."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -150,6 +151,21 @@ class Embeddings(nn.Module):
         return hidden if self.norm is None else self.norm(hidden)
 
 
+class Float32Linear(nn.Linear):
+    """A linear map that stays float32 among float16 ones, because what it gives leaves the range of float16."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Float [..., in] to float32 [..., out]."""
+        return super().forward(hidden.to(torch.float32))
+
+
+def in_float32(layer: nn.Linear) -> Float32Linear:
+    """The same map, of the same parameters, that no float16 graph halves."""
+    wide = Float32Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    wide.weight, wide.bias = layer.weight, layer.bias
+    return wide
+
+
 def joined(*layers: nn.Linear) -> nn.Linear:
     """One linear map whose output is those of the layers side by side: one matrix product instead of several."""
     whole = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), layers[0].bias is not None)
@@ -204,3 +220,16 @@ def activation_of(name: str) -> Activation:
     if name not in _ACTIVATIONS:
         raise Unsupported(f"activation {name!r} is not one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
+
+
+def with_parts(module: nn.Module, part_for: Callable[[str, nn.Module], nn.Module]) -> nn.Module:
+    """A copy of the module with other parts, which shares every tensor, so that no second checkpoint fills the memory.
+
+    Args:
+        part_for: from the name under which a part is held, and the part, to what stands there in the copy.
+    """
+    result = copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    for parent in list(result.modules()):
+        for name, part in list(parent.named_children()):
+            setattr(parent, name, part_for(name, part))
+    return result

@@ -51,7 +51,7 @@ class PackedAttention(nn.Module):
             part.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for part in padded.chunk(3, -1)
         )
         scores = self.scores(query, key) + layout.mask
-        attended = torch.matmul(torch.softmax(scores, -1), value)
+        attended = torch.matmul(torch.softmax(scores, -1).to(value.dtype), value)
         packed = attended.transpose(1, 2).reshape(rows * length, width).index_select(0, layout.unpad)
         out: torch.Tensor = self.out(packed)
         return out
@@ -202,7 +202,7 @@ class SpanScorer(nn.Module):
         hidden = self.encoder(
             tokens=tokens, positions=positions, segments=segments, lengths=lengths, pad=pad, unpad=unpad
         )
-        start, end = self.head(hidden).unbind(-1)
+        start, end = self.head(hidden).to(torch.float32).unbind(-1)
         return start, end
 
 
@@ -230,7 +230,7 @@ class NextItemScorer(nn.Module):
         """Packed rows to `scores`, float [rows, items]; column i belongs to id i + 1."""
         hidden = self.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
         last = hidden.index_select(0, torch.cumsum(lengths, 0) - 1)
-        scores: torch.Tensor = self.head(last)
+        scores: torch.Tensor = self.head(last).to(torch.float32)
         if self.neighbours is not None:
             rows = torch.div(unpad, pad.shape[1], rounding_mode="floor")
             lags = lengths.index_select(0, rows) - 1 - positions

@@ -171,8 +171,8 @@ class DecoderStep(nn.Module):
             total: int32 [], largest position + 1.
             source_lengths: int32 [rows].
             source_total: int32 [], longest source.
-            source_last: float [rows, 2 x layers, heads, head width], cross keys and values of each row's last source
-                token.
+            source_last: [rows, 2 x layers, heads, head width], of the caches' dtype: cross keys and values of each
+                row's last source token.
             past: self-attention cache of each layer.
             cross: cross-attention keys and values of each layer.
 
@@ -190,7 +190,7 @@ class DecoderStep(nn.Module):
             past=past,
             cross=cross,
         )
-        logits: torch.Tensor = self.head(hidden)
+        logits: torch.Tensor = self.head(hidden).to(torch.float32)
         return likeliest(logits), logits, presents, crosses
 
     def states(
@@ -210,6 +210,7 @@ class DecoderStep(nn.Module):
         bias = None
         if self.distance_bias is not None:
             bias = self.distance_bias(positions.long(), torch.arange(total.item())).transpose(0, 1)[:, :, None, :]
+            bias = bias.to(past[0][0].dtype)
         last = torch.split(source_last.flatten(2), 1, dim=1)
         presents, crosses = [], []
         for index, (layer, own, source) in enumerate(zip(self.layers, past, cross, strict=True)):

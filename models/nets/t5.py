@@ -17,6 +17,7 @@ from models.nets.layers import (
     Residual,
     RmsNorm,
     activation_of,
+    in_float32,
     joined,
     output_layer,
     vocabulary,
@@ -85,9 +86,10 @@ def _query_key_value(part: Any) -> nn.Linear:
 
 def _feed_forward(part: Any, config: Any) -> nn.Module:
     activate = activation_of(config.dense_act_fn)
+    outer = in_float32(part.wo)  # as transformers keeps it
     if config.is_gated_act:
-        return GatedFeedForward(joined(part.wi_0, part.wi_1), part.wo, activate)
-    return FeedForward(part.wi, part.wo, activate)
+        return GatedFeedForward(joined(part.wi_0, part.wi_1), outer, activate)
+    return FeedForward(part.wi, outer, activate)
 
 
 def _residual(part: Any) -> Residual:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from models.bundle import Manifest
+from models.bundle import Manifest, Precision
 from models.export.card import PARITY_COLUMNS, parity_row
 from models.export.write import export
-from tests.export.checkpoints import FAMILIES, recipe
+from tests.export import encoders
+from tests.export.checkpoints import FAMILIES
+from tests.export.encoder_decoders import ENCODER_DECODERS
+from tests.export.exported import made
+from tests.export.test_encoders import recipe
 
 COLUMNS = ("family", "task", "graphs", *PARITY_COLUMNS)
 
@@ -19,16 +23,21 @@ def main() -> None:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     print(_line(COLUMNS), _line(["---"] * len(COLUMNS)), sep="\n")
-    for family in FAMILIES:
+    for family in (*FAMILIES, *ENCODER_DECODERS, *encoders.FAMILIES):
         for cells in _parity(family):
             print(_line(cells), flush=True)
 
 
 def _parity(family: str) -> Iterator[tuple[str, ...]]:
-    task, make = FAMILIES[family]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        bundle, parities = export(make(folder / "checkpoint"), task, folder / "bundle", recipe(task))
+        checkpoint, out = Path(scratch) / "checkpoint", Path(scratch) / "bundle"
+        if family in encoders.FAMILIES:
+            task, asked = "question-answering", recipe()
+            encoders.checkpoint(checkpoint, family)
+        else:
+            _, task, asked = made(family, checkpoint)
+        precisions: tuple[Precision, ...] = ("fp32",) if family in encoders.PADDED else ("fp32", "fp16", "int8")
+        bundle, parities = export(checkpoint, task, out, asked, precisions=precisions)
     for parity in parities:
         yield family, task, graph_kind(bundle.manifest), *parity_row(parity)
 

@@ -29,7 +29,7 @@ def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Ex
     parity = exported.parities["fp32"]
     assert parity.largest_difference <= FP32_TOLERANCE
     assert parity.agreement == 1.0
-    assert parity.decoded == (1.0 if exported.family in {"marian", "bart"} else None)
+    assert (parity.greedy, parity.beams) == ((1.0, 1.0) if exported.family in {"marian", "bart"} else (None, None))
 
 
 def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exported) -> None:
@@ -120,8 +120,12 @@ def test_parity_notices_other_weights(exported: Exported) -> None:
 
 
 def test_other_tokens_than_the_checkpoints_are_refused() -> None:
-    with pytest.raises(ExportError, match="25% of the rows decode to other tokens"):
-        require_parity(Parity("fp32", largest_difference=0.0, relative_error=0.0, agreement=1.0, decoded=0.75))
+    same = Parity("fp32", largest_difference=0.0, relative_error=0.0, agreement=1.0, greedy=1.0, beams=1.0)
+    require_parity(same)
+    with pytest.raises(ExportError, match="25% of the rows decode greedily to other tokens"):
+        require_parity(replace(same, greedy=0.75))
+    with pytest.raises(ExportError, match="50% of the rows decode with beams to other tokens"):
+        require_parity(replace(same, beams=0.5))
 
 
 @pytest.fixture

@@ -38,9 +38,13 @@ def test_a_bundle_is_loaded_with_its_task_and_its_kind_of_model() -> None:
     assert scoring.bundle.manifest.task == "recommendation"
 
 
-def test_int8_is_preferred_where_it_is_carried() -> None:
-    assert preferred(["fp32", "int8"]) == "int8"
-    assert preferred(["fp32", "fp16"]) == "fp32"
+@pytest.mark.parametrize(("provider", "fastest"), [("CPUExecutionProvider", "int8"), ("CUDAExecutionProvider", "fp16")])
+def test_what_is_fastest_here_is_preferred_where_it_is_carried(
+    monkeypatch: pytest.MonkeyPatch, provider: str, fastest: str
+) -> None:
+    monkeypatch.setattr("models.load.provider", lambda: provider)
+    assert preferred(["fp32", "fp16", "int8"]) == fastest
+    assert preferred(["fp32"]) == "fp32"
 
 
 def test_a_precision_that_is_not_carried_is_refused() -> None:
