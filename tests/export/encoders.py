@@ -103,14 +103,57 @@ PACKED: Mapping[str, tuple[Callable[[], Tokenizer], Mapping[str, Any]]] = {
         },
     ),
 }
-"""Families with a padding-free graph, their tokenizer and what their configuration has beyond `SIZES`."""
+"""Families with a padding-free graph, their tokenizer and what their configuration has beyond `SIZES`, or None where
+it does not have a name of these.
+"""
 
 PADDED: Mapping[str, tuple[Callable[[], Tokenizer], Mapping[str, Any]]] = {
     "mpnet": (word_pieces, {}),
     "gpt2": (byte_pairs, {}),
     "convbert": (word_pieces, {"embedding_size": 32}),
+    "modernbert": (
+        word_pieces,
+        {
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "cls_token_id": 2,
+            "eos_token_id": 3,
+            "sep_token_id": 3,
+            "local_attention": 16,
+            "global_attn_every_n_layers": 2,
+        },
+    ),
+    "t5": (
+        _PIECES_OF_ROBERTA,
+        {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 4,
+            "max_position_embeddings": None,
+            "pad_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 0,
+        },
+    ),
 }
 """A few of the families that have none."""
+
+UNTRACED: Mapping[str, tuple[Callable[[], Tokenizer], Mapping[str, Any]]] = {
+    "xlnet": (
+        _PIECES_OF_ALBERT,
+        {
+            "d_model": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "d_inner": 48,
+            **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")),
+            "max_position_embeddings": None,
+        },
+    ),
+}
+"""Loaded by transformers, but not traced by torch."""
 
 FAMILIES = {**PACKED, **PADDED}
 TESTED = [family for family in FAMILIES if family not in {"xlm-roberta", "camembert", "convbert"}]
@@ -119,10 +162,11 @@ TESTED = [family for family in FAMILIES if family not in {"xlm-roberta", "camemb
 
 def checkpoint(folder: Path, family: str, **changes: Any) -> Path:
     """A checkpoint directory as training would leave it."""
-    train, fields = FAMILIES[family]
+    train, fields = {**FAMILIES, **UNTRACED}[family]
     torch.manual_seed(5)
     auto: Any = AutoModelForQuestionAnswering
-    model = auto.from_config(AutoConfig.for_model(family, **{**SIZES, **fields, **changes}))
+    settings = {name: value for name, value in {**SIZES, **fields, **changes}.items() if value is not None}
+    model = auto.from_config(AutoConfig.for_model(family, **settings))
     for name, parameter in model.named_parameters():
         if name.endswith(("bias", "norm.weight", "Norm.weight")):
             torch.nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.2)

@@ -70,6 +70,14 @@ def test_a_padded_family_has_no_int8(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_what_torch_cannot_trace_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path / "checkpoint", "xlnet")
+    with pytest.raises(ExportError, match=r"this checkpoint's forward cannot be traced by torch: \w") as refused:
+        export(made, "question-answering", tmp_path / "bundle", recipe(), precisions=("fp32",))
+    assert len(str(refused.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
 def test_parts_without_a_packed_form_are_padded(tmp_path: Path) -> None:
     made = checkpoint(tmp_path / "checkpoint", "deberta-v2", conv_kernel_size=3)
     _, opened = open_checkpoint(made)
