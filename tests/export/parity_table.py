@@ -36,10 +36,16 @@ def _parity(family: str) -> Iterator[tuple[str, ...]]:
             encoders.checkpoint(checkpoint, family)
         else:
             _, task, asked = made(family, checkpoint)
-        precisions: tuple[Precision, ...] = ("fp32",) if family in encoders.PADDED else ("fp32", "fp16", "int8")
-        bundle, parities = export(checkpoint, task, out, asked, precisions=precisions)
+        bundle, parities = export(checkpoint, task, out, asked, precisions=_precisions(family))
     for parity in parities:
         yield family, task, graph_kind(bundle.manifest), *parity_row(parity)
+
+
+def _precisions(family: str) -> tuple[Precision, ...]:
+    """What the family has."""
+    if family in encoders.PADDED:
+        return ("fp32",)
+    return ("fp32", "int8") if family == "pointer-bart" else ("fp32", "fp16", "int8")
 
 
 def graph_kind(manifest: Manifest) -> str:
