@@ -123,20 +123,6 @@ PADDED: Mapping[str, tuple[Callable[[], Tokenizer], Mapping[str, Any]]] = {
             "global_attn_every_n_layers": 2,
         },
     ),
-    "t5": (
-        _PIECES_OF_ROBERTA,
-        {
-            "d_model": 32,
-            "d_kv": 8,
-            "d_ff": 48,
-            "num_layers": 2,
-            "num_heads": 4,
-            "max_position_embeddings": None,
-            "pad_token_id": 1,
-            "eos_token_id": 2,
-            "decoder_start_token_id": 0,
-        },
-    ),
 }
 """A few of the families that have none."""
 

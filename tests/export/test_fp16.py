@@ -14,9 +14,7 @@ from models.export.write import export
 from models.load import load
 from models.offline import answer_all
 from models.session import open_session, provider
-from tests.export.encoders import checkpoint
 from tests.export.exported import made
-from tests.export.test_encoders import recipe
 
 KINDS = ("marian", "t5", "bert", "sasrec", "deberta-v2")
 """Absolute positions, a bias for distances, one text read whole, causal attention, disentangled attention."""
@@ -31,10 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
     @cache
     def make(kind: str) -> Bundle:
         folder = tmp_path_factory.mktemp(kind)
-        if kind == "deberta-v2":
-            source, task, asked = checkpoint(folder / "checkpoint", kind), "question-answering", recipe()
-        else:
-            source, task, asked = made(kind, folder / "checkpoint")
+        source, task, asked = made(kind, folder / "checkpoint")
         return export(source, task, folder / "bundle", asked, precisions=("fp16", "fp32"))[0]
 
     return make
