@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from models.bundle import Manifest
+from models.export.errors import ExportError
 from models.export.parity import Parity
 from models.export.recipe import Card, Operators
 
@@ -60,12 +61,7 @@ def model_card(
         "## Data",
         card.data.strip(),
         "## Quality",
-        _table(
-            ("metric", "value", "data", "command"),
-            [(item.metric, f"{item.value:g}", item.dataset, f"`{item.command}`") for item in manifest.quality],
-        )
-        if manifest.quality
-        else "Not measured.",
+        _quality(manifest, card),
         "## Parity with the checkpoint",
         _PARITY,
         _table(PARITY_COLUMNS, [parity_row(parity) for parity in parities]),
@@ -73,6 +69,27 @@ def model_card(
         card.failures.strip(),
     ]
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+
+def revised_card(existing: str, manifest: Manifest, card: Card) -> str:
+    """An existing card with data, quality and failures as they are now.
+
+    Raises:
+        ExportError: it is no card that `model_card` wrote.
+    """
+    bodies = {"Data": card.data, "Quality": _quality(manifest, card), "What it cannot do": card.failures}
+    head, *sections = existing.rstrip().split("\n\n## ")
+    parts = [section.partition("\n\n")[::2] for section in sections]
+    if not set(bodies) <= {title for title, _ in parts}:
+        raise ExportError(f"this model card was not written by an export, it lacks one of {', '.join(bodies)}")
+    return "\n\n## ".join([head, *(f"{title}\n\n{bodies.get(title, body).strip()}" for title, body in parts)]) + "\n"
+
+
+def _quality(manifest: Manifest, card: Card) -> str:
+    if not manifest.quality:
+        return f"Not measured.\n\n{card.comparison}".strip()
+    rows = [(item.metric, f"{item.value:g}", item.dataset, f"`{item.command}`") for item in manifest.quality]
+    return f"{_table(('metric', 'value', 'data', 'command'), rows)}\n\n{card.comparison.strip()}".strip()
 
 
 def _layout(manifest: Manifest) -> str:

@@ -26,10 +26,15 @@ class Decoding(Frozen):
 
 
 class Card(Frozen):
-    """Markdown for the model card: what only a person can say."""
+    """Markdown for the model card: what only a person can say.
+
+    Args:
+        comparison: stands below the measured quality: what baselines and others reach, what each part brings.
+    """
 
     summary: str = ""
     data: str = "Not stated."
+    comparison: str = ""
     failures: str = "Not stated."
 
 

@@ -42,6 +42,7 @@ from models.tasks.translation import Translation
 
 CATALOGUE_FILE = "catalogue.json"
 PARITY_FILE = "parity.npz"
+CARD_FILE = "README.md"
 PARITY_ROWS = 8
 REFERENCE_NEW_TOKENS = 32
 
@@ -112,7 +113,7 @@ def export(
             example=example,
             created_by=_created_by(),
         )
-        bundle = _seal(manifest, staged)
+        bundle = seal(manifest, staged)
         report("comparing with the checkpoint")
         requests = _reference_rows(bundle, (example, *recipe.references))
         rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
@@ -130,8 +131,8 @@ def export(
         kept = {precision: manifest.precisions[precision] for precision in precisions}
         manifest = manifest.model_copy(update={"precisions": kept, "parity": describe(staged, staged / PARITY_FILE)})
         card = model_card(manifest, recipe.card, architecture, operators, parities)
-        (staged / "README.md").write_text(card, encoding="utf-8")
-        _seal(manifest, staged)
+        (staged / CARD_FILE).write_text(card, encoding="utf-8")
+        seal(manifest, staged)
     return open_bundle(out), parities
 
 
@@ -177,7 +178,7 @@ def _created_by() -> str:
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
-def _seal(manifest: Manifest, staged: Path) -> Bundle:
+def seal(manifest: Manifest, staged: Path) -> Bundle:
     """Write the manifest and open the folder as a server would."""
     (staged / MANIFEST).write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
     return open_bundle(staged)

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.metadata
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,8 +14,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from transformers.utils import logging as transformers_logging
 
+from models.bundle import Bundle, open_bundle
+from models.errors import BundleError
 from models.train import data
-from models.train.loop import Budget, Recipe, Trainer, log, seed_everything
+from models.train.loop import STATE_FILE, TOKENIZER_FILE, Budget, Recipe, Trainer, log, seed_everything
+from models.train.restore import restore
 
 DEFAULT_MINUTES = {
     "recommendation": 15.0,
@@ -38,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, help="budget in minutes of wall time, reading the data included")
     parser.add_argument("--steps", type=int, help="budget in updates; without --minutes there is no limit on time")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start-from", type=Path, help="begin with the weights and the vocabulary of this bundle")
     options = parser.parse_args(arguments)
 
     started = time.monotonic()
@@ -58,7 +63,16 @@ def main(arguments: list[str] | None = None) -> None:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     seed_everything(options.seed)
-    recipe: Recipe = module.prepare(options.data, options.out)
+    fresh = not (options.out / STATE_FILE).exists()
+    try:
+        bundle = _bundle(options.start_from, options.task) if options.start_from else None
+        if bundle is not None and bundle.manifest.tokenizer is not None and fresh:
+            shutil.copyfile(bundle.path(bundle.manifest.tokenizer), options.out / TOKENIZER_FILE)
+        recipe: Recipe = module.prepare(options.data, options.out)
+        if bundle is not None and fresh:
+            restore(recipe.model, bundle)
+    except BundleError as error:
+        parser.error(f"--start-from: {error}")
     minutes = options.minutes if options.minutes or options.steps else DEFAULT_MINUTES[options.task]
     preparation_s = time.monotonic() - started
     budget = Budget(seconds=minutes and max(0.0, minutes * 60 - preparation_s), steps=options.steps)
@@ -66,6 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
         "task": options.task,
         "data_sha256": hashes,
         "budget": {"minutes": minutes, "steps": options.steps},
+        "start_from": bundle and f"{bundle.manifest.name} {bundle.manifest.version}",
         "preparation_s": round(preparation_s, 1),
         "threads": torch.get_num_threads(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
@@ -74,6 +89,13 @@ def main(arguments: list[str] | None = None) -> None:
     log.info("%s: %s", options.task, dict(recipe.hyperparameters))
     trainer.run()
     log.info("%s: %d steps in %.0f s, checkpoint in %s", options.task, trainer.step, trainer.trained_s, options.out)
+
+
+def _bundle(folder: Path, task: str) -> Bundle:
+    bundle = open_bundle(folder)
+    if bundle.manifest.task != task or bundle.manifest.tokenizer is None:
+        raise BundleError(f"{folder}: a {bundle.manifest.task} bundle, from which no {task} training can start")
+    return bundle
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ log = logging.getLogger("models.train")
 
 STATE_FILE = "training_state.pt"
 REPORT_FILE = "training.json"
+TOKENIZER_FILE = "tokenizer.json"
 LOG_EVERY_S = 20.0
 SAVE_EVERY_S = 120.0
 

