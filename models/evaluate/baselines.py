@@ -61,8 +61,8 @@ def item_similarity(histories: Histories, items: int) -> Scores:
     return similarity
 
 
-def neighbours(similarity: Scores, history: Sequence[int]) -> Scores:
-    """Item-kNN: similarity to the items of the history, each counting `RECENCY` times the one bought after it."""
-    weights = RECENCY ** np.arange(len(history))[::-1]
+def neighbours(similarity: Scores, history: Sequence[int], *, recency: float = RECENCY) -> Scores:
+    """Item-kNN: similarity to the items of the history, each counting `recency` times the one bought after it."""
+    weights = recency ** np.arange(len(history))[::-1]
     scores: Scores = weights @ similarity[np.array(history, np.int64) - 1]
     return scores

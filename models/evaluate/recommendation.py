@@ -88,7 +88,8 @@ def _measure(loaded: Loaded, split: Split, items: Sequence[str], limit: int | No
     popular = baselines.popularity(split.counted, len(items))
     scorers: dict[str, Callable[[Sequence[int]], baselines.Scores]] = {
         "popularity": lambda _: popular,
-        "item-kNN": lambda history: baselines.neighbours(similar, history),
+        f"item-kNN, recency {baselines.RECENCY}": lambda history: baselines.neighbours(similar, history),
+        "item-kNN": lambda history: baselines.neighbours(similar, history, recency=1),
         "first-order Markov": lambda history: followed[history[-1] - 1],
     }
     requests = (
