@@ -25,7 +25,7 @@ DEFAULT_MINUTES = {
     "recommendation-beauty": 30.0,
     "translation": 35.0,
     "question-answering": 35.0,
-    "summarization": 35.0,
+    "summarization": 82.0,
 }
 
 

@@ -150,6 +150,29 @@ def test_a_step_writes_each_rows_own_position_and_nothing_else() -> None:
         assert np.array_equal(changed, expected), name
 
 
+def test_a_row_that_moves_to_another_slot_takes_its_source_along() -> None:
+    """The summarizer copies: what it reads of a source beside keys and values stands in the row's own slot."""
+    generation = opened(SUMMARIZATION).manifest.generation
+    assert generation is not None
+
+    def summarizer() -> Seq2Seq:
+        encoder, step = session(SUMMARIZATION, "encoder"), session(SUMMARIZATION, "step")
+        return Seq2Seq(encoder, step, generation, source_length=64, target_length=24, slots=SLOTS)
+
+    rng = np.random.default_rng(4)
+    waiting = {
+        index: Row(rng.integers(100, 7000, length), generation=Generation(max_new_tokens=2 + 4 * index))
+        for index, length in enumerate((9, 40, 17, 33, 60))
+    }
+    crowd = summarizer()
+    assert len(crowd._sources) == 2
+    together = run(crowd, waiting).tokens
+    for index, row in waiting.items():
+        assert together[index] == run(summarizer(), {index: row}).tokens[index]
+    copied = {index: set(tokens) & set(waiting[index].tokens.tolist()) for index, tokens in together.items()}
+    assert all(copied[index] for index in (2, 3, 4))
+
+
 def test_the_number_of_bindings_is_bounded_by_the_slots() -> None:
     spy = Spy(session(TRANSLATION, "step"))
     seq2seq = model(spy)
@@ -268,6 +291,8 @@ def test_graphs_that_do_not_fit_each_other_are_refused() -> None:
     sizes = {"source_length": 8, "target_length": 8}
     with pytest.raises(BundleError, match=r"keys and values .*, the step graph holds"):
         Seq2Seq(session(SUMMARIZATION, "encoder"), step, defaults(), **sizes)
+    with pytest.raises(BundleError, match="the encoder graph has no output copy_keys, source_tokens"):
+        Seq2Seq(encoder, session(SUMMARIZATION, "step"), defaults(), **sizes)
     with pytest.raises(BundleError, match="the encoder graph has no output cross"):
         Seq2Seq(session(RECOMMENDATION, "forward"), step, defaults(), **sizes)
     with pytest.raises(
