@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from models.tasks import TASKS
 from service.settings import EMBEDDED_BUNDLES
@@ -210,6 +210,28 @@ def test_another_model_of_the_task_can_be_chosen(browser: Browser, tmp_path: Pat
                 run(panel)
     finally:
         stop(service)
+
+
+def test_languages_can_be_chosen_where_a_model_knows_several(browser: Browser, service: Service) -> None:
+    with watched(browser, service.url, refused=1) as page:
+
+        def with_languages(route: Route) -> None:
+            cards = route.fetch().json()
+            for card in cards:
+                card["languages"] = {"source": ["eng_Latn", "fra_Latn"], "target": ["fr", "x!"]}
+            route.fulfill(json=cards)
+
+        page.route("**/v1/models", with_languages)
+        page.goto("/")
+        panel = task(page, "Translation")
+        panel.get_by_label("From").select_option(label="French (Latin)")
+        panel.get_by_label("Into").select_option(label="x!")
+        with page.expect_request("**/v1/translation") as sent:
+            panel.locator(".go").click()
+        body = json.loads(sent.value.post_data or "")
+        assert body["parameters"] == {"src_lang": "fra_Latn", "tgt_lang": "x!"}
+        expect(panel.get_by_role("alert")).to_contain_text("src_lang must be one of en")
+        expect(panel.get_by_label("From")).to_be_focused()
 
 
 def printed(code: str, language: str, page: Page) -> str:

@@ -14,8 +14,8 @@ const LANGUAGES = new Intl.DisplayNames(["en"], { type: "language" });
 export const translating = {
   label: "Translation",
   verb: "Translate",
-  result: (card) => `Translation into ${names(card.languages.target)}`,
-  controls: (card) => controls(card, `Text in ${names(card.languages.source)}`, 5),
+  result: ({ languages: { target } }) => (target.length === 1 ? `Translation into ${languageOf(target[0])}` : "Translation"),
+  controls: translatingControls,
   view,
   examples: (card) => [
     { label: "Two sentences", values: { text: "I do not know where she lives. Can you help me find my keys?" } },
@@ -50,8 +50,35 @@ export const summarizing = {
   answer,
 };
 
-function names(codes) {
-  return codes.map((code) => LANGUAGES.of(code)).join(" or ");
+/** A language's English name; a code that is none of BCP 47's, such as NLLB's, stands for itself. */
+function languageOf(code) {
+  try {
+    return LANGUAGES.of(code.replace("_", "-"));
+  } catch {
+    return code;
+  }
+}
+
+/** With a choice of language where the model knows several. */
+function translatingControls(card) {
+  const { source, target } = card.languages;
+  const common = controls(card, source.length === 1 ? `Text in ${languageOf(source[0])}` : "Text", 5);
+  const choices = [
+    ["From", "src_lang", source],
+    ["Into", "tgt_lang", target],
+  ]
+    .filter(([, , codes]) => codes.length > 1)
+    .map(([label, name, codes]) => ({ label, name, control: element("select", {}, ...codes.map((code) => element("option", { value: code }, languageOf(code)))) }));
+  return {
+    ...common,
+    nodes: [...choices.map(({ label, control }) => field(label, control)), ...common.nodes],
+    body() {
+      const { inputs, parameters } = common.body();
+      const languages = Object.fromEntries(choices.map(({ name, control }) => [name, control.value]));
+      return choices.length ? { inputs, parameters: { ...languages, ...parameters } } : common.body();
+    },
+    at: (pointer) => choices.find(({ name }) => pointer === `/parameters/${name}`)?.control ?? common.at(pointer),
+  };
 }
 
 function controls({ limits }, label, rows) {
