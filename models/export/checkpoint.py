@@ -1,5 +1,6 @@
 """Opens a checkpoint directory: its config.json says of which family it is, and so how it is loaded and exported."""
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
         )
         if info["missing_keys"]:
             raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys']))}")
-        return wrap(model.eval())
+        # A copy, since the weights are views of the mapped file, and the exporter keeps some of them, and so the whole.
+        return wrap(copy.deepcopy(model).eval())
 
     return load
 

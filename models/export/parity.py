@@ -1,9 +1,11 @@
 """How far a bundle's graphs are from the checkpoint that they were made from."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.bundle import Bundle, Manifest, Precision
 from models.export.checkpoint import Answer, Checkpoint
@@ -11,7 +13,7 @@ from models.export.errors import ExportError
 from models.export.replay import replay
 from models.export.sample import TOLERANCE
 from models.load import load_model
-from models.task import Generation, Row
+from models.task import Array, Generation, Row
 
 FP32_TOLERANCE = 1e-4
 """Largest difference of a float32 logit. Measured: 4e-6; another order of summation explains no more than that."""
@@ -73,24 +75,31 @@ def answers(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Answer]:
 
 def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> Parity:
     """Run all rows side by side through the bundle's graphs and hold every logit against the checkpoint's."""
-    found = replay(bundle, precision, rows, [row.get("target") for row in expected])
-    pairs = [
-        (np.atleast_2d(ours[name]), np.atleast_2d(theirs[name]))
-        for ours, theirs in zip(found, expected, strict=True)
-        for name in ours
-    ]
-    differences = np.concatenate([(ours - theirs).ravel() for ours, theirs in pairs])
-    spread = np.concatenate([(theirs - theirs.mean(-1, keepdims=True)).ravel() for _, theirs in pairs])
-    same = np.concatenate([ours.argmax(-1) == theirs.argmax(-1) for ours, theirs in pairs])
+    largest, squares, spreads, choices = 0.0, 0.0, 0.0, list[NDArray[np.bool_]]()
+    size = 0
+    for ours, theirs in _pairs(replay(bundle, precision, rows, [row.get("target") for row in expected]), expected):
+        difference = ours - theirs
+        largest = max(largest, float(np.abs(difference).max()))
+        squares += float(np.square(difference, out=difference).sum(dtype=np.float64))
+        spreads += float(np.square(theirs - theirs.mean(-1, keepdims=True)).sum(dtype=np.float64))
+        choices.append(ours.argmax(-1) == theirs.argmax(-1))
+        size += difference.size
     decoded = _decoded(bundle, precision, rows, expected)
     return Parity(
         precision=precision,
-        largest_difference=float(np.abs(differences).max()),
-        relative_error=float(np.sqrt(np.mean(differences**2) / max(float(np.mean(spread**2)), 1e-12))),
-        agreement=float(same.mean()),
+        largest_difference=largest,
+        relative_error=math.sqrt(squares / max(spreads, 1e-12 * size)),
+        agreement=float(np.concatenate(choices).mean()),
         greedy=_part(same for row, same in zip(rows, decoded, strict=True) if not _has_beams(row)),
         beams=_part(same for row, same in zip(rows, decoded, strict=True) if _has_beams(row)),
     )
+
+
+def _pairs(found: list[dict[str, Array]], expected: Sequence[Answer]) -> Iterator[tuple[Array, Array]]:
+    """Each output of each row beside the checkpoint's, in two dimensions or more; `found` is emptied on the way."""
+    for theirs in expected:
+        for name, ours in found.pop(0).items():
+            yield np.atleast_2d(ours), np.atleast_2d(theirs[name])
 
 
 def _has_beams(row: Row) -> bool:

@@ -75,5 +75,5 @@ def teacher_forced(
         }
         for row, target in enumerate(targets):
             if len(logits[row]) < len(target) and time >= row:
-                logits[row].append(outputs["logits"][row])
+                logits[row].append(outputs["logits"][row].copy())  # a view would keep those of all rows
     return [np.stack(row) for row in logits]
