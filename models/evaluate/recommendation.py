@@ -14,7 +14,7 @@ from models.load import Loaded
 from models.train import data
 
 HIT_AT = 10
-S3_REC = "S3-Rec (Zhou et al. 2020), table 2"
+S3_REC = "from the paper on S3-Rec, Zhou et al. 2020"
 PUBLISHED = tuple(
     Result(f"{system} (published)", metric, value, "Amazon Beauty, leave one out", S3_REC)
     for system, hits, gain in (

@@ -27,7 +27,7 @@ def translation(loaded: Loaded, directory: Path, limit: int | None) -> list[Resu
         ]
         for system, texts in ((BUNDLE, translated), ("source left as it is", sources)):
             for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):
-                score = metric.corpus_score(texts, [targets]).score
+                score = metric.corpus_score(texts, [targets])
                 dataset = f"{name}, {len(pairs):,} sentences"
-                results.append(Result(system, type(metric).__name__, score, dataset, str(metric.get_signature())))
+                results.append(Result(system, score.name, score.score, dataset, str(metric.get_signature())))
     return [*results, *PUBLISHED]

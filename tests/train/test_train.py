@@ -20,6 +20,7 @@ from models.nets.pointer import PointerBart  # noqa: E402
 from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
 from models.train.__main__ import main  # noqa: E402
+from models.train.curve import main as draw  # noqa: E402
 from models.train.loop import Budget, Trainer, batches_by_length, learning_rate, seed_everything  # noqa: E402
 from models.train.neighbours import DECAY, PRIOR, count_neighbours  # noqa: E402
 from models.train.question_answering import encoder_directory, encoder_tokenizer  # noqa: E402
@@ -252,6 +253,16 @@ def test_a_training_starts_from_the_weights_and_the_vocabulary_of_a_bundle(
         with pytest.raises(SystemExit):
             main([task, "--data", str(directory), "--out", str(tmp_path / "no"), "--steps", "1", *start])
         assert f"a {bundle} bundle, from which no {task} training can start" in capsys.readouterr().err
+
+
+def test_learning_curves_are_drawn_the_same_each_time(tmp_path: Path) -> None:
+    report = {"task": "translation", "seed": 4, "training_s": 120.0, "loss_curve": [[1, 9.0], [50, 6.5], [90, 5.0]]}
+    (tmp_path / "training.json").write_text(json.dumps(report))
+    for name in ("first.svg", "second.svg"):
+        draw([str(tmp_path), "--out", str(tmp_path / name)])
+    drawn = (tmp_path / "first.svg").read_text()
+    assert "<svg" in drawn
+    assert drawn == (tmp_path / "second.svg").read_text()
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
