@@ -15,6 +15,7 @@ from models.nets.layers import (
     Unsupported,
     activation_of,
     first_positions,
+    in_float32,
     joined,
     table,
 )
@@ -47,7 +48,9 @@ def _bert(model: Any, length: int) -> PackedEncoder:
     norm = body.embeddings.LayerNorm
     projection = getattr(body, "embeddings_project", None)
     return PackedEncoder(
-        _bert_embeddings(body.embeddings, length, norm if projection is None else nn.Sequential(norm, projection)),
+        _bert_embeddings(
+            body.embeddings, length, norm if projection is None else nn.Sequential(norm, in_float32(projection))
+        ),
         _bert_layers(body.encoder.layer, model.config),
     )
 
@@ -116,7 +119,9 @@ def _albert(model: Any, length: int) -> PackedEncoder:
         for group in encoder.albert_layer_groups
     ]
     return PackedEncoder(
-        _bert_embeddings(embeddings, length, nn.Sequential(embeddings.LayerNorm, encoder.embedding_hidden_mapping_in)),
+        _bert_embeddings(
+            embeddings, length, nn.Sequential(embeddings.LayerNorm, in_float32(encoder.embedding_hidden_mapping_in))
+        ),
         [
             layer
             for index in range(config.num_hidden_layers)
@@ -143,7 +148,7 @@ def _deberta(model: Any, length: int) -> PackedEncoder:
             embeddings.word_embeddings,
             positions=None if positions is None else first_positions(positions.weight, length),
             segments=segments,
-            norm=norm if projection is None else nn.Sequential(projection, norm),
+            norm=norm if projection is None else nn.Sequential(in_float32(projection), norm),
         ),
         [
             PackedLayer(

@@ -153,7 +153,7 @@ def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
         ("truncated", "question-answering", "truncated: the checkpoint cannot be loaded: "),
         ("no-languages", "translation", "nothing in no-languages tells its languages: give --source-language and"),
         ("gpt2", "translation", "a gpt2 checkpoint serves question-answering, not translation"),
-        ("seeing", "question-answering", "seeing: model_type 'vit' is not one of marian, bart, mbart"),
+        ("seeing", "question-answering", "seeing: model_type 'vit' is not one of marian, bart"),
         ("pickle", "question-answering", "pickle: model.safetensors is missing; weights in a pickle"),
         ("qa", "poetry", "the task 'poetry' is unknown; choose one of translation"),
     ],

@@ -16,7 +16,7 @@ from models.offline import answer_all
 from models.session import open_session, provider
 from tests.export.exported import made
 
-KINDS = ("marian", "t5", "bert", "sasrec", "deberta-v2")
+KINDS = ("marian", "t5", "bert", "sasrec", "deberta-v2", "electra")
 """Absolute positions, a bias for distances, one text read whole, causal attention, disentangled attention."""
 
 Export = Callable[[str], Bundle]

@@ -13,6 +13,7 @@ from service.client import AsyncClient, Client, DeadlinePassed, Overloaded, Time
 from tests.serving import Service, free_port, rows_inside, start, stop
 
 LONG = "I have never seen such a large house in the town before. "
+ENDLESS = "she lives in a house and " * 12  # one sentence of a hundred steps, in one slot
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_service_that_never_answers() -> None:
 def test_a_timeout_stops_the_work_in_the_service(small: Service) -> None:
     with Client(small.url) as client:
         with pytest.raises((DeadlinePassed, TimedOut)):
-            client.translate([LONG] * 4, timeout_s=0.03)
+            client.translate([ENDLESS] * 4, timeout_s=0.03)
         with httpx.Client(base_url=small.url) as http:
             give_up = time.monotonic() + 20
             while rows_inside(http, "translation") > 0 and time.monotonic() < give_up:
