@@ -13,7 +13,6 @@ HELD_CHARACTERS = 24
 """What stands behind the last blank is held back, since the next token may change it (a character of several tokens,
 a space before punctuation); in scripts without blanks, at most so many characters."""
 
-
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """Stands for every byte of a run of byte pieces that is no valid UTF-8 yet."""
 
@@ -57,8 +56,10 @@ class Transcript:
 
     def _certain(self, tokens: tuple[int, ...]) -> str:
         (text,) = self._draft.join([*self._read, self._draft.decode(tokens)], False)
-        end = max(len(text) - HELD_CHARACTERS, len(text[: _last_blank(text)].rstrip()))
-        if (incomplete := text.find(REPLACEMENT_CHARACTER)) >= 0:
+        start = max(len(text) - HELD_CHARACTERS, 0)  # no more is looked at: this is done for every token of a long text
+        tail = text[start:]
+        end = start + len(tail[: _last_blank(tail)].rstrip())
+        if (incomplete := text.find(REPLACEMENT_CHARACTER, len(self._sent))) >= 0:
             end = min(end, incomplete)
         if end <= len(self._sent) or not text.startswith(self._sent):
             return ""
