@@ -30,6 +30,7 @@ class Encoder:
         self._slots = slots
         self._budget_tokens = budget_tokens
         self._rows: dict[RowId, Row] = {}
+        self.padding_tokens = 0
 
     def cost(self, row: Row) -> Cost:
         """One slot, and the row's tokens."""
@@ -47,6 +48,8 @@ class Encoder:
     def step(self) -> Sequence[Event]:
         """The forward pass: every admitted row gets its arrays and leaves."""
         outputs = forward(self._session, list(self._rows.values()))
+        if is_padded(self._session.inputs):
+            self.padding_tokens += _padding([len(row.tokens) for row in self._rows.values()])
         events = [Event(row, arrays=arrays, finish="stop") for row, arrays in zip(self._rows, outputs, strict=True)]
         self._rows.clear()
         return events
@@ -89,3 +92,8 @@ def _alike(lengths: Sequence[int]) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def _padding(lengths: Sequence[int]) -> int:
+    """Tokens behind the ends of rows of these lengths, in the groups that `forward` makes of them."""
+    return sum(lengths[group[-1]] * len(group) for group in _alike(lengths)) - sum(lengths)

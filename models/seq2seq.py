@@ -66,6 +66,7 @@ class Seq2Seq:
         budget_tokens: int = 512,
     ) -> None:
         _check(encoder, step)
+        self.padding_tokens = 0  # sources are packed, and a step computes one token for each row
         self._encoder, self._step, self._generation = encoder, step, generation
         self._slots, self._budget_tokens = slots, budget_tokens
         self._lengths = {"source": source_length, "target": target_length}

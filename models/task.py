@@ -101,7 +101,13 @@ class Output:
 
 
 class Model(Protocol):
-    """What computes. Only the engine's thread calls it, so it needs no locks."""
+    """What computes. Only the engine's thread calls it, so it needs no locks.
+
+    Attributes:
+        padding_tokens: that graphs computed so far beside those of rows; it only grows.
+    """
+
+    padding_tokens: int
 
     def cost(self, row: Row) -> Cost:
         """What the row would take if it were admitted."""

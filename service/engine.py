@@ -43,6 +43,7 @@ class Engine:
     def __init__(self, model: Model, *, name: str, limits: Limits, observer: Observer) -> None:
         self._name = name
         self._observer = observer
+        self._model = model
         self._rows = Rows(model, name)  # only the thread's, but for counting
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         self._request_ids = count()
@@ -58,7 +59,9 @@ class Engine:
         self._draining = False
         self._stopping = False
 
-        observer.watch(running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows)
+        observer.watch(
+            running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows, backlog_s=self.backlog_s
+        )
 
     def start(self) -> None:
         """Start the thread; requests that came earlier have waited for it."""
@@ -242,9 +245,10 @@ class Engine:
             rows.discard(request)
         joining = rows.schedule()
         self._book()
+        padding_tokens = self._model.padding_tokens
         stepped = rows.iterate(joining)
         if stepped:
-            self._observer.step(stepped)
+            self._observer.step(stepped, self._model.padding_tokens - padding_tokens)
         self._book(busy_s=time.monotonic() - started_at)
         self._deliver()
         return True

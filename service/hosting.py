@@ -160,9 +160,10 @@ class LocalHost:
         """
         for running in self._running.values():
             running.engine.start()
-        for running in self._running.values():
+        for routes, running in self._running.items():
             await self._warm(running)
             running.is_ready = True
+            self._observers[routes].ready()
 
     async def _warm(self, running: _Running) -> None:
         manifest, task = running.loaded.bundle.manifest, running.loaded.task

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from service.errors import DeadlinePassed, Draining, NotReady, Overloaded
+from service.machine import memory_used_ratio
 
 MODEL = ("task", "model")
 
@@ -15,6 +18,10 @@ PHASE_SECONDS = (0.0005, 0.001, 0.0025, *REQUEST_SECONDS)
 TOKEN_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 # What another row in a step gains shrinks with every doubling, so the bounds double up to what one step takes in.
 STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+# A series that appears with its first event shows Prometheus no increase, so these stand at 0 from the start.
+STATUSES = ("200", "429", "500", "503", "504")
+REASONS = tuple(kind.reason for kind in (Overloaded, Draining, NotReady, DeadlinePassed))
 
 
 class Metrics:
@@ -60,11 +67,23 @@ class Metrics:
             (*MODEL, "direction"),
             registry=registry,
         )
+        self.padding_tokens = Counter(
+            "heedful_padding_tokens",
+            "Tokens that were computed beside the source tokens of rows, to fill them up",
+            MODEL,
+            registry=registry,
+        )
         self.step_rows = Histogram(
             "heedful_step_rows", "Rows that shared one step of the model", MODEL, buckets=STEP_ROWS, registry=registry
         )
         self.running_rows = Gauge("heedful_running_rows", "Rows in the model now", MODEL, registry=registry)
         self.waiting_rows = Gauge("heedful_waiting_rows", "Rows that wait for the model now", MODEL, registry=registry)
+        self.backlog_seconds = Gauge(
+            "heedful_backlog_seconds",
+            "Seconds until all accepted rows are done at the measured rate",
+            MODEL,
+            registry=registry,
+        )
         self.rejected = Counter(
             "heedful_rejected",
             "Requests not answered: overloaded, draining, not_ready or deadline",
@@ -74,6 +93,19 @@ class Metrics:
         self.model_info = Gauge(
             "heedful_model_info", "1 for each model served", (*MODEL, "version", "precision"), registry=registry
         )
+        self.ready = Gauge(
+            "heedful_ready",
+            "1 where the model has answered its own example; the sum over replicas is how many can answer",
+            MODEL,
+            registry=registry,
+        )
+        self.memory_used = Gauge(
+            "heedful_memory_used_ratio",
+            "Share of the container's or else the machine's memory that is in use",
+            registry=registry,
+        )
+        self.memory_used.set_function(memory_used_ratio)
+        ProcessCollector(registry=registry)
 
     def observer(self, task: str, model: str) -> "Observer":
         """What the engine and the gateway of one model report to."""
@@ -83,7 +115,7 @@ class Metrics:
 class Observer:
     """The metrics of one model. Every method may be called from any thread.
 
-    The gateway calls `request` and `describe`; the engine calls all others.
+    The gateway calls `request`, the host `describe` and `ready`; the engine calls all others.
     """
 
     def __init__(self, metrics: Metrics, task: str, model: str) -> None:
@@ -97,7 +129,13 @@ class Observer:
         self._generated = metrics.tokens.labels(task, model, "generated")
         self._first_token = metrics.first_token_seconds.labels(task, model)
         self._token = metrics.token_seconds.labels(task, model)
+        self._padding = metrics.padding_tokens.labels(task, model)
         self._step_rows = metrics.step_rows.labels(task, model)
+        self._ready = metrics.ready.labels(task, model)
+        for status in STATUSES:
+            metrics.requests.labels(*self._labels, status)
+        for reason in REASONS:
+            metrics.rejected.labels(*self._labels, reason)
 
     def request(self, status: int, seconds: float) -> None:
         """A request got its HTTP status, `seconds` after it came."""
@@ -107,6 +145,10 @@ class Observer:
     def describe(self, *, version: str, precision: str) -> None:
         """Which model is served."""
         self._metrics.model_info.labels(*self._labels, version, precision).set(1)
+
+    def ready(self) -> None:
+        """The model has answered its own example."""
+        self._ready.set(1)
 
     def phases(self, *, queue_s: float, encode_s: float, decode_s: float) -> None:
         """Where the time of an answered request went, in seconds."""
@@ -125,18 +167,23 @@ class Observer:
         for pace_s in paces_s:
             self._token.observe(pace_s)
 
-    def step(self, rows: int) -> None:
-        """One step of the model brought `rows` rows forward."""
+    def step(self, rows: int, padding_tokens: int) -> None:
+        """One step of the model brought `rows` rows forward; its graphs computed so many tokens that are no row's."""
         self._step_rows.observe(rows)
+        if padding_tokens:
+            self._padding.inc(padding_tokens)
 
     def rejected(self, reason: str) -> None:
         """A request was not answered, see `ServiceError.reason`."""
         self._metrics.rejected.labels(*self._labels, reason).inc()
 
-    def watch(self, *, running_rows: Callable[[], float], waiting_rows: Callable[[], float]) -> None:
-        """Read the two gauges through these functions when somebody scrapes, so that a step pays nothing for them."""
+    def watch(
+        self, *, running_rows: Callable[[], float], waiting_rows: Callable[[], float], backlog_s: Callable[[], float]
+    ) -> None:
+        """Read these gauges through these functions when somebody scrapes, so that a step pays nothing for them."""
         self._metrics.running_rows.labels(*self._labels).set_function(running_rows)
         self._metrics.waiting_rows.labels(*self._labels).set_function(waiting_rows)
+        self._metrics.backlog_seconds.labels(*self._labels).set_function(backlog_s)
 
 
 def render(registry: CollectorRegistry) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.encoder import MOST_PADDING, Encoder, _alike
+from models.encoder import MOST_PADDING, Encoder, _alike, _padding
 from models.errors import BundleError
 from models.task import Cost, Row
 from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, TRANSLATION, run, session
@@ -77,6 +77,11 @@ def test_dropped_and_forgotten_rows_are_not_computed() -> None:
 def test_a_graph_that_is_not_packed_is_refused() -> None:
     with pytest.raises(BundleError, match="a packed graph has inputs"):
         Encoder(session(TRANSLATION, "step"))
+
+
+def test_padding_fills_each_group_up_to_its_longest_row() -> None:
+    assert _padding([40, 10, 11, 12]) == 3
+    assert _padding([7]) == _padding([]) == 0
 
 
 @given(st.lists(st.integers(1, 512), max_size=40))

@@ -38,6 +38,7 @@ class Countdown:
 
     def __init__(self, slots: int = 32) -> None:
         self.slots = slots
+        self.padding_tokens = 0
         self.left: dict[RowId, int] = {}
         self.marks: dict[RowId, int] = {}
         self.admitted: list[list[RowId]] = []
