@@ -168,7 +168,7 @@ class Manifest(Frozen):
     """`bundle.json`: all that a bundle says of itself.
 
     `example` is a request that the model must answer before it counts as ready, `parity` a file of rows with what the
-    checkpoint answered to them.
+    checkpoint answered to them. Logits are divided by `score_temperature` before they become a score.
     """
 
     schema_version: Literal[1]
@@ -188,6 +188,7 @@ class Manifest(Frozen):
     parity: File | None = None
     generation: GenerationDefaults | None = None
     limits: Limits
+    score_temperature: float = Field(1.0, gt=0)
     quality: tuple[Quality, ...] = ()
     example: dict[str, JsonValue]
     created_by: str

