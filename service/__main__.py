@@ -68,7 +68,7 @@ def serve(
 ) -> None:
     """Serve the models over HTTP until Ctrl-C."""
     settings = load_settings(config, host=host, port=port)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     cards = model_cards(settings)
     for model in settings.models:
         open_bundle(model.bundle)

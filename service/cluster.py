@@ -27,7 +27,7 @@ from ray.serve.schema import ApplicationStatus, ServeStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import BundleError
-from service import exposition, logs
+from service import exposition, logs, tracing
 from service.callers import Timing
 from service.contract import ModelCard, StreamEvent
 from service.errors import NotReady, StartError
@@ -70,7 +70,8 @@ class ModelReplica:
     """A process with the models of one group, and their routes."""
 
     async def __init__(self, settings: Settings, group: str) -> None:  # type: ignore[misc] # Ray awaits it
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
+        tracing.configure()
         self._settings = settings
         self._host = await asyncio.to_thread(LocalHost, settings, replica=group)
         await self._host.start()
@@ -152,7 +153,8 @@ class Gateway:
     """The process at `/`: documentation, cards, health, metrics, and 503 for a group that is not there."""
 
     def __init__(self, settings: Settings, groups: Sequence[Group]) -> None:
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
+        tracing.configure()
         self._settings = settings
         self._host = ClusterHost(settings, groups)
 

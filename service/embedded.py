@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from service import tracing
 from service.gateway import create_app
 from service.hosting import LocalHost
 from service.settings import Settings
@@ -37,6 +38,7 @@ def run_embedded(settings: Settings, listener: socket.socket, on_ready: Callable
     Raises:
         BundleError: a bundle is broken, or a model cannot answer its own example.
     """
+    tracing.configure()
     host = LocalHost(settings)
     config = uvicorn.Config(
         create_app(host, settings),

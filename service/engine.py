@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
+from service import tracing
 from service.admission import Admission, Change, Limits, time_left_s
 from service.callers import Call, Caller, Follower, Response, Timing, advance, wake
 from service.errors import DeadlinePassed, Draining, ServiceError
@@ -169,7 +170,10 @@ class Engine:
                 outputs = ()
                 if advanced:
                     caller = self._submit(request, advanced, follower)
-                    failure = await caller.done
+                    try:
+                        failure = await caller.done
+                    finally:
+                        tracing.record(caller.batch)
                     if failure is not None:
                         raise failure
                     outputs = [caller.batch.outputs[id_] for id_ in caller.batch.ids]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from importlib.metadata import version
@@ -17,14 +17,15 @@ from starlette.responses import Response
 
 from models.generation import WritingRequest
 from models.tasks import TASKS
-from service.callers import Timing
 from service.catalogue import catalogues
 from service.contract import ModelCard, Problem, StreamEvent
 from service.errors import NotReady
 from service.hosting import READY_AGAIN_S, Call, Host
+from service.logs import note
 from service.playground import pages
 from service.problems import install, problem_of, status_of_any
 from service.settings import Settings
+from service.tracing import RequestSpan
 from service.transport import (
     CLIENT_CLOSED_REQUEST,
     ClientGoneError,
@@ -140,13 +141,28 @@ def _route_class(host: Host, card: ModelCard, settings: Settings) -> type[APIRou
 
             async def counted(request: Request) -> Response:
                 began = time.perf_counter()
+                span = RequestSpan(
+                    request.scope["path"],
+                    request.headers,
+                    {
+                        "heedful.task": card.task,
+                        "heedful.model": card.name,
+                        "heedful.request_id": request.scope["state"]["request_id"],
+                    },
+                )
+                note(request.scope, task=card.task, model=card.name)
+                if span.trace_id:
+                    note(request.scope, trace_id=span.trace_id)
 
                 def count(status: int) -> None:
+                    note(request.scope, status=status)
+                    span.end(status)
                     host.observer(card).request(status, time.perf_counter() - began)
 
                 limit = settings.limits.max_body_bytes
                 try:
-                    response = await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
+                    with span.current():
+                        response = await handle(JsonRequest(request.scope, request.receive, max_body_bytes=limit))
                 except asyncio.CancelledError:
                     count(CLIENT_CLOSED_REQUEST)
                     raise
@@ -169,6 +185,8 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
     response_type = TypeAdapter[Any](task.response_type)
 
     async def answer(request: Request, body: BaseModel) -> Response:
+        if settings.log_text:
+            note(request.scope, request=body.model_dump(mode="json", exclude_unset=True))
         until = deadline(request, settings.request_timeout_ms)
         call = Call(card, body, until, is_long=len(await request.body()) > LONG_BODY_BYTES)
         try:
@@ -177,7 +195,9 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
             result, timing = await unless_gone(request, host.answer(call))
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        headers = {"Server-Timing": _server_timing(timing)}
+        timing_ms = {"queue": timing.queue_s * 1e3, "encode": timing.encode_s * 1e3, "decode": timing.decode_s * 1e3}
+        _note_phases(request, timing_ms)
+        headers = {"Server-Timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in timing_ms.items())}
         return Response(response_type.dump_json(result), media_type="application/json", headers=headers)
 
     answer.__annotations__["body"] = task.request_type
@@ -188,18 +208,22 @@ async def _stream(request: Request, events: AsyncGenerator[StreamEvent]) -> Resp
     """Answer with events once there is the first one; what is raised before it is an ordinary problem."""
     first = await unless_gone(request, anext(events))
 
+    def encode(event: StreamEvent) -> bytes:
+        if event.details:
+            _note_phases(request, event.details.timing_ms.model_dump())
+        return to_json(event)
+
     async def encoded() -> AsyncGenerator[bytes]:
         async with aclosing(events):
-            yield to_json(first)
+            yield encode(first)
             async for event in events:
-                yield to_json(event)
+                yield encode(event)
 
     return EventStream(encoded(), partial(problem_of, request))
 
 
-def _server_timing(timing: Timing) -> str:
-    phases = {"queue": timing.queue_s, "encode": timing.encode_s, "decode": timing.decode_s}
-    return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases.items())
+def _note_phases(request: Request, timing_ms: Mapping[str, float]) -> None:
+    note(request.scope, **{f"{name}_ms": round(ms, 3) for name, ms in timing_ms.items()})
 
 
 def _answers(task: str) -> dict[int | str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from models.errors import BundleError, ModelError
 from models.load import Loaded, load, preferred
 from models.task import WritingTask
 from models.tasks import TASKS
-from service import admission
+from service import admission, tracing
 from service.callers import Timing
 from service.contract import ModelCard, StreamEvent
 from service.engine import Engine
@@ -210,6 +210,7 @@ class LocalHost:
         await asyncio.gather(*(running.engine.drain() for running in self._running.values()))
 
     def stop(self) -> None:
-        """End the engines' threads."""
+        """End the engines' threads, and send the spans that have not been sent."""
         for running in self._running.values():
             running.engine.stop()
+        tracing.shutdown()

@@ -94,7 +94,9 @@ async def _service(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("state", {}).get("request_id", "")
-    logger.error("request_id=%s %s %s failed", request_id, request.method, request.url.path, exc_info=error)
+    line = "request_id=%s %s %s failed"
+    fields = {"fields": {"request_id": request_id}}
+    logger.error(line, request_id, request.method, request.url.path, exc_info=error, extra=fields)
     return problem(request, 500, f"the service failed on this request; its log has the reason under {request_id}")
 
 

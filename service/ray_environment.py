@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from service.logs import LOGGERS
+from service.logs import OWN_LINES
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
-# Of all that Ray's processes print, only our own lines reach the operator; the rest is in Ray's folder of logs.
-OWN_LINES = rf"Z [A-Z]+ ({'|'.join(LOGGERS)})\."
-
 
 logger = logging.getLogger("heedful.cluster")
 
@@ -37,6 +34,7 @@ _RAY = {
     "RAY_AUTH_MODE": "token",  # said explicitly, it is on without a warning
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_WORKER_LOG_PREFIX": "1",
+    # Of all that Ray's processes print, only our own lines reach the operator; the rest is in Ray's folder of logs.
     "RAY_DEDUP_LOGS_ALLOW_REGEX": OWN_LINES,
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
     "RAY_worker_niceness": "0",  # 15 by default: a replica would yield to whatever else the machine does

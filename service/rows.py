@@ -42,6 +42,7 @@ class Batch:
         joined_at: when the first row was about to be admitted; 0 before.
         spoke_at: when the first token of any row came; 0 before.
         encode_s: spent in `admit` with at least one of the rows.
+        steps: of the model that brought at least one of the rows forward.
         done_at: when the last row was done.
     """
 
@@ -56,6 +57,7 @@ class Batch:
     joined_at: float = 0.0
     spoke_at: float = 0.0
     encode_s: float = 0.0
+    steps: int = 0
     done_at: float = 0.0
 
 
@@ -169,6 +171,8 @@ class Rows:
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             self._try_alone(error)
             return 0
+        for batch in {job.batch for job in self._running.values()}:
+            batch.steps += 1
         self._collect(events)
         return rows
 

@@ -17,6 +17,7 @@ EMBEDDED_BUNDLES = Path(models.__file__).parent / "bundles"
 
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+LogFormat: TypeAlias = Literal["text", "json"]
 ReplicaName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
         request_timeout_ms: how long a request may take when its caller sends no `X-Request-Timeout-Ms`.
         drain_timeout_s: seconds that accepted requests get to finish after SIGTERM.
         log_level: from which on the log speaks; `info` has a line for each request.
+        log_format: lines for people, or a JSON object on each line.
+        log_text: the log also has the texts of requests; otherwise it never does.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEEDFUL_", env_nested_delimiter="__", extra="forbid", frozen=True)
@@ -99,6 +102,8 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(60_000, ge=1, le=600_000)
     drain_timeout_s: float = Field(30.0, gt=0, le=3600)
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    log_text: bool = False
 
     @property
     def url(self) -> str:

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.logs import note
+
 logger = logging.getLogger("heedful.access")
 
 MAX_TIMEOUT_MS = 600_000
@@ -30,7 +32,7 @@ class ClientGoneError(Exception):
 
 
 class RequestIds:
-    """ASGI middleware: takes or makes `X-Request-ID`, puts it into scope and response, and logs each request."""
+    """ASGI middleware: takes or makes `X-Request-ID`, puts it into scope and response, and logs each request's end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,17 +49,27 @@ class RequestIds:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
-                logger.info(
-                    "request_id=%s %s %s %d %.1fms",
-                    request_id,
-                    scope["method"],
-                    scope["path"],
-                    message["status"],
-                    (time.perf_counter() - began) * 1e3,
-                )
+                note(scope, status=message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        note(scope, request_id=request_id, method=scope["method"], path=scope["path"])
+        try:
+            await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            note(scope, status=CLIENT_CLOSED_REQUEST)
+            raise
+        except Exception:
+            note(scope, status=500)
+            raise
+        finally:
+            _log(scope["state"]["log"], (time.perf_counter() - began) * 1e3)
+
+
+def _log(fields: dict[str, Any], duration_ms: float) -> None:
+    fields = {"status": CLIENT_CLOSED_REQUEST, **fields, "duration_ms": round(duration_ms, 3)}
+    logger.info(
+        "request_id=%(request_id)s %(method)s %(path)s %(status)d %(duration_ms).1fms", fields, extra={"fields": fields}
+    )
 
 
 class JsonRequest(Request):
