@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint parity bench
+.PHONY: serve test lint docs parity bench
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
 	@exec $(BIN)/heedful serve
 
-test: lint
+test: lint docs
 	$(BIN)/pytest
 
 # How near exported graphs are to their checkpoints, for every family; docs/export.md shows the table.
@@ -28,6 +28,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, into build/docs; a warning is an error.
+docs: $(VENV)/test.stamp
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

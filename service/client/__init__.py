@@ -1,9 +1,11 @@
 """The typed client: `Client` for threads, `AsyncClient` for asyncio, with the same calls, retries and errors.
 
-from service.client import Client
+Example::
 
-with Client("http://127.0.0.1:8000") as client:
-    print(client.translate("Where is the station?")[0].translation_text)
+    from service.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        print(client.translate("Where is the station?")[0].translation_text)
 """
 
 from models.generation import GenerateParameters
