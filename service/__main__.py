@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from models.bundle import open_bundle
-from models.errors import BundleError, ModelError
+from models.errors import BundleError, InvalidInput, ModelError
 from models.export.sample import TOLERANCE, Distance, check_sample
 from models.tasks import TASKS
 from service import logs
@@ -30,11 +31,11 @@ from service.hosting import Call, LocalHost, model_cards
 from service.ray_environment import prepare
 from service.session import in_own_session
 from service.settings import ModelSettings, Settings, SettingsError, load_settings
+from service.terminal import by_option, lines_of, mistyped, request_of
 
 app = typer.Typer(
     name="heedful",
     help="Serve attention models: many callers share one model, token by token.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -110,19 +111,27 @@ def run(
         ),
     ],
     config: Config = None,
+    source_language: Annotated[
+        str | None, typer.Option(help="For translation: what the texts are in, by the model's own code.")
+    ] = None,
+    target_language: Annotated[str | None, typer.Option(help="For translation: what to translate into.")] = None,
 ) -> None:
     """Answer once on the terminal, without a server."""
     if task not in TASKS:
         raise UsageError(f"the task {task!r} is unknown; choose one of {', '.join(TASKS)}")
-    request = _request(task, text)
+    asked = {"src_lang": source_language, "tgt_lang": target_language}
+    request = request_of(task, text, {name: code for name, code in asked.items() if code is not None})
     settings = load_settings(config)
     logs.configure("warning")
     chosen = [model for model, card in zip(settings.models, model_cards(settings), strict=True) if card.task == task]
     if not chosen:
         raise UsageError(f"no model for {task} is configured; add a bundle to the setting models")
     with progress.status("loading the model"):
-        answer = asyncio.run(_answer(settings.model_copy(update={"models": (chosen[0],)}), request))
-    for line in _lines(task, answer):
+        try:
+            answer = asyncio.run(_answer(settings.model_copy(update={"models": (chosen[0],)}), request))
+        except InvalidInput as error:
+            raise UsageError(by_option(error)) from None
+    for line in lines_of(task, answer):
         typer.echo(line)
 
 
@@ -164,7 +173,7 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
             answer = asyncio.run(_answer(settings, request))
         size = sum(file.bytes for file in manifest.precisions[precision].files()) / 1e6
         typer.echo(f"{precision}, {size:.1f} MB: the graphs match their signatures; {json.dumps(manifest.example)}")
-        for line in _lines(manifest.task, answer):
+        for line in lines_of(manifest.task, answer):
             typer.echo(f"  → {line}")
         with progress.status(f"comparing the {precision} graphs with the checkpoint's answers"):
             found = check_sample(opened, precision)
@@ -173,21 +182,22 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
 
 
 def main() -> None:
-    """Run the command."""
-    sys.exit(_exit_code(app))
+    """Run the command; without a word behind it, it shows its help."""
+    words = sys.argv[1:] or ["--help"]
+    sys.exit(_exit_code(lambda: app(words, prog_name="heedful", standalone_mode=False)))
 
 
-def _exit_code(run: Callable[[], None]) -> int:
-    """0, or 2 after one sentence about what the user can mend."""
+def _exit_code(run: Callable[[], int | None]) -> int:
+    """That of the command, 2 after one sentence about what the user can mend."""
     try:
-        run()
+        return run() or 0
+    except TyperException as error:
+        typer.echo(f"heedful: {mistyped(error)}", err=True)
     except BundleError as error:
         typer.echo(f"heedful: {error}; restore the bundle, or use another", err=True)
-        return 2
     except (UsageError, SettingsError, StartError, ModelError, ServiceError) as error:
         typer.echo(f"heedful: {error}", err=True)
-        return 2
-    return 0
+    return 2
 
 
 async def _answer(settings: Settings, request: BaseModel) -> Any:
@@ -199,30 +209,6 @@ async def _answer(settings: Settings, request: BaseModel) -> Any:
     finally:
         host.stop()
     return answer
-
-
-def _request(task: str, text: list[str]) -> BaseModel:
-    """The words of the command line as the task's request."""
-    inputs: object = text
-    if task == "question-answering":
-        if len(text) != 2:
-            raise UsageError(
-                f"question-answering takes QUESTION and CONTEXT, got {len(text)} texts; quote each of them"
-            )
-        inputs = {"question": text[0], "context": text[1]}
-    elif task == "recommendation":
-        inputs = {"history": text}
-    try:
-        return TASKS[task].request_type.model_validate({"inputs": inputs})
-    except ValidationError as error:
-        raise UsageError("; ".join(f"{each['msg']}, got {each['input']!r}" for each in error.errors())) from None
-
-
-def _lines(task: str, answer: Any) -> Iterator[str]:
-    """An answer for a reader: the text alone, or one tab-separated line for each of several candidates."""
-    plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer)
-    for each in plain if isinstance(plain, list) else [plain]:
-        yield "\t".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in each.values())
 
 
 def _codes(languages: Sequence[str]) -> str:

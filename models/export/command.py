@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from models.bundle import Languages, Precision
+from models.bundle import Languages, Name, Precision
 from models.export.derive import derive
+from models.export.errors import ExportError
 from models.export.hub import Origin, find
 from models.export.recipe import Operators, Recipe, read_recipe
 from models.export.staging import require_place
@@ -52,6 +54,8 @@ def export_order(order: Order, report: Callable[[str], None]) -> tuple[Table, st
         ExportError: it cannot be done; nothing is left behind.
     """
     require_place(order.out, replace=order.replace_bundle)
+    if order.name is not None:
+        _require_name(order.name)
     report(f"looking for {order.source}")
     origin = find(order.source, order.revision)
     report("loading torch")
@@ -79,6 +83,16 @@ def export_order(order: Order, report: Callable[[str], None]) -> tuple[Table, st
         table.add_row(*parity_row(parity))
     size = sum(file.bytes for file in bundle.manifest.files())
     return table, f"{order.out}: {bundle.manifest.name} {bundle.manifest.version}, {size / 1e6:.1f} MB"
+
+
+def _require_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise ExportError(
+            f"--name must have at most 64 letters, digits, dots, underscores and hyphens, and begin with one of the"
+            f" first two, got {name!r}"
+        ) from None
 
 
 def _recipe(order: Order, origin: Origin) -> Recipe:

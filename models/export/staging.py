@@ -16,14 +16,18 @@ _STAGED = "bundle"
 
 
 def require_place(out: Path, *, replace: bool) -> None:
-    """Refuse an output folder that is taken.
+    """Refuse an output folder that is taken or cannot be made.
 
     Args:
         replace: a bundle that is there may go; anything else never.
 
     Raises:
-        ExportError: something is there.
+        ExportError: something is there, or nothing can be written there.
     """
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        reason = "may not be written to" if above.is_dir() else "is no folder"
+        raise ExportError(f"{out} cannot be made, since {above} {reason}: choose another folder with --out")
     if not out.exists():
         return
     if not (out / MANIFEST).is_file():

@@ -166,22 +166,32 @@ def test_a_bad_checkpoint_is_one_sentence_and_leaves_nothing(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_a_taken_folder_is_refused(tmp_path: Path, checkpoints: Path) -> None:
+def test_a_taken_folder_is_refused(tmp_path: Path, checkpoints: Path, here: Here) -> None:
     (tmp_path / "precious").mkdir()
     arguments = (str(checkpoints / "shop"), "--task", "recommendation", "--out", "precious")
-    assert "precious exists and is no bundle: choose another folder" in sentence(
-        heedful(tmp_path, *arguments, "--force")
-    )
+    assert "precious exists and is no bundle: choose another folder" in sentence(here(*arguments, "--force"))
     (tmp_path / "precious" / MANIFEST).write_text("{}")
-    assert "precious holds a bundle already: replace it with --force, or" in sentence(heedful(tmp_path, *arguments))
+    assert "precious holds a bundle already: replace it with --force, or" in sentence(here(*arguments))
 
 
-def test_an_unknown_precision_is_refused(tmp_path: Path, checkpoints: Path) -> None:
-    arguments = (str(checkpoints / "shop"), "--task", "recommendation", "--out", "bundle", "--precision", "int4")
-    run = heedful(tmp_path, *arguments)
-    assert run.returncode == 2
-    assert "'int4' is not one of 'int8'" in run.stderr
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--precision", "int4"], "'--precision': 'int4' is not one of 'int8', 'fp16', 'fp32'; see heedful export -"),
+        (["--operators", "own"], "'--operators': 'own' is not one of 'onnxruntime', 'standard'; see heedful export -"),
+        (["--precison", "fp32"], "no such option: --precison (Possible options: --precision, "),
+        (["--name", "a shop"], "--name must have at most 64 letters, digits, dots, underscores and hyphens"),
+        (["--out", "/dev/null/bundle"], "/dev/null/bundle cannot be made, since /dev/null is no folder: choose"),
+        (["--recipe", "none.toml"], "none.toml: cannot be read as TOML: [Errno 2] No such file or directory"),
+        (["--revision", "main"], "is a directory, --revision main is for models of the hub: leave it out"),
+    ],
+)
+def test_a_bad_option_is_one_sentence_and_leaves_nothing(
+    checkpoints: Path, here: Here, options: list[str], words: str
+) -> None:
+    run = here(str(checkpoints / "shop"), "--task", "recommendation", "--out", "new/bundle", *options)
+    assert words in sentence(run)
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_without_torch_it_says_what_to_install(tmp_path: Path, checkpoints: Path) -> None:
