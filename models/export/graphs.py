@@ -111,8 +111,6 @@ def step_source(step: DecoderStep | CopyingStep, *, layers: int, heads: int, wid
         arguments["source_tokens"] = torch.zeros(rows, source, dtype=torch.int64)
     outputs: dict[str, Dims] = {"next": ("rows",), "logits": ("rows", step.head.out_features)}
     outputs |= {f"present_{name}": dims for name, dims in kept.items()}
-    if isinstance(step, CopyingStep):
-        return Source(step, arguments, inputs, outputs, precisions=("fp32", "int8"))
     return Source(step, arguments, inputs, outputs)
 
 

@@ -46,10 +46,11 @@ def write_graphs(
         sources = checkpoint.sources(limits)
     except ValueError as error:
         raise ExportError(str(error)) from error
-    possible = [name for name in precisions if all(name in source.precisions for source in sources.values())]
-    if missing := set(precisions) - set(possible):
+    possible = [name for name in _IN_PRECISION if all(name in source.precisions for source in sources.values())]
+    if missing := [name for name in precisions if name not in possible]:
         raise ExportError(
-            f"this checkpoint's family has no {', '.join(missing)} graphs: export it with --precision {possible[0]}"
+            f"this checkpoint's graphs cannot be made in {', '.join(missing)}: export it with --precision"
+            f" {' or '.join(possible)}"
         )
     written: dict[Precision, Graphs] = {}
     for precision in precisions:

@@ -1,5 +1,6 @@
 """Puts a bundle together in a temporary folder, proves it there, and moves it into place whole."""
 
+import ctypes
 import gc
 import importlib.metadata
 import json
@@ -92,7 +93,7 @@ def export(
             tokens = narrowed(converted.languages, languages, generation)
             languages = Languages(source=languages.source, target=tuple(tokens.target))
         example = recipe.example or example_request(task, source, tokens)
-        manifest = Manifest(
+        manifest = Manifest.model_construct(  # unchecked, since a bundle has graphs: it is checked when it is opened
             schema_version=1,
             name=recipe.name,
             task=task,
@@ -103,7 +104,7 @@ def export(
             parameters=parameters,
             languages=languages,
             language_tokens=tokens,
-            precisions=write_graphs(checkpoint, limits, staged, precisions=made, operators=operators, report=report),
+            precisions={},
             tokenizer=_saved(converted, staged / TOKENIZER_FILE),
             out_of_vocabulary=converted.out_of_vocabulary if converted else None,
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
@@ -114,13 +115,15 @@ def export(
             example=example,
             created_by=_created_by(),
         )
+        requests = _reference_rows(Bundle(staged, manifest), (example, *recipe.references))
+        graphs = write_graphs(checkpoint, limits, staged, precisions=made, operators=operators, report=report)
+        manifest = manifest.model_copy(update={"precisions": graphs})
         bundle = seal(manifest, staged)
         report("comparing with the checkpoint")
-        requests = _reference_rows(bundle, (example, *recipe.references))
         rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
         expected, architecture = answers(checkpoint, rows), checkpoint.architecture()
         del checkpoint
-        gc.collect()  # its memory is needed for the sessions
+        _release_memory()  # for the sessions
         parities = tuple(compare(bundle, precision, rows, expected) for precision in manifest.precisions)
         for parity in parities:
             require_parity(parity)
@@ -135,6 +138,14 @@ def export(
         (staged / CARD_FILE).write_text(card, encoding="utf-8")
         seal(manifest, staged)
     return open_bundle(out), parities
+
+
+def _release_memory() -> None:
+    """Give the system back what tracing and the checkpoint took; glibc would keep a third of it, in pieces."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do without
+    if trim is not None:
+        trim(0)
 
 
 def _compact(source: Path, target: Path) -> File | None:

@@ -77,10 +77,11 @@ class CopyingStep(nn.Module):
             cross=cross,
         )
         queries = self.pointer.queries(hidden, self.decoder.embeddings.tokens(tokens))
-        scores = torch.matmul(queries[:, None, :], copy_keys.transpose(1, 2)).squeeze(1)
+        scores = torch.matmul(queries[:, None, :], copy_keys.transpose(1, 2)).squeeze(1).to(torch.float32)
         outside = torch.arange(copy_keys.shape[1])[None, :] >= source_lengths[:, None]
         scores = torch.where(outside, MASKED, scores)
-        logits = mixed(self.head(hidden), scores, self.pointer.gate(hidden), source_tokens)
+        said, gate = self.head(hidden).to(torch.float32), self.pointer.gate(hidden).to(torch.float32)
+        logits = mixed(said, scores, gate, source_tokens)
         return likeliest(logits), logits, presents, crosses
 
 

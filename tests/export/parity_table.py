@@ -38,9 +38,7 @@ def _parity(family: str) -> Iterator[tuple[str, ...]]:
 
 def _precisions(family: str) -> tuple[Precision, ...]:
     """What the family has."""
-    if family in encoders.PADDED:
-        return ("fp32",)
-    return ("fp32", "int8") if family == "pointer-bart" else ("fp32", "fp16", "int8")
+    return ("fp32",) if family in encoders.PADDED else ("fp32", "fp16", "int8")
 
 
 def graph_kind(manifest: Manifest) -> str:

@@ -185,7 +185,10 @@ def test_a_failed_export_leaves_everything_as_it_was(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
 
 
-def test_a_recipe_with_a_request_that_the_task_does_not_take_is_refused(tmp_path: Path) -> None:
+def test_a_recipe_with_a_request_that_the_task_does_not_take_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("models.export.precisions.trace")
     broken = recipe("recommendation", example={"inputs": {"history": ["item 999"]}})
     with pytest.raises(ExportError, match=r"the recipe's request .*item 999.* is not one of recommendation"):
         export(sasrec(tmp_path / "checkpoint"), "recommendation", tmp_path / "bundle", broken)
