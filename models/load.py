@@ -60,15 +60,18 @@ def _within(bundle: Bundle, slots: int) -> Bundle:
     return replace(bundle, manifest=manifest.model_copy(update={"limits": manifest.limits.within(slots)}))
 
 
-def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads: int = 1) -> Model:
+def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads: int = 1, lean: bool = False) -> Model:
     """The model of an opened bundle, without its task.
+
+    Args:
+        lean: see `models.session.open_session`.
 
     Raises:
         BundleError: the roles of the graphs fit no kind of model, or ONNX Runtime refuses one.
     """
 
     def session(role: Role) -> Session:
-        return open_session(bundle, precision, role, threads=threads)
+        return open_session(bundle, precision, role, threads=threads, lean=lean)
 
     roles = set(bundle.graphs(precision).graphs)
     if roles == {"forward"}:

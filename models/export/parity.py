@@ -74,10 +74,14 @@ def answers(checkpoint: Checkpoint, rows: Sequence[Row]) -> list[Answer]:
 
 
 def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected: Sequence[Answer]) -> Parity:
-    """Run all rows side by side through the bundle's graphs and hold every logit against the checkpoint's."""
+    """Run all rows side by side through the bundle's graphs and hold every logit against the checkpoint's.
+
+    In lean sessions: two of the usual kind would be the most memory that an export takes.
+    """
     largest, squares, spreads, choices = 0.0, 0.0, 0.0, list[NDArray[np.bool_]]()
     size = 0
-    for ours, theirs in _pairs(replay(bundle, precision, rows, [row.get("target") for row in expected]), expected):
+    found = replay(bundle, precision, rows, [row.get("target") for row in expected], lean=True)
+    for ours, theirs in _pairs(found, expected):
         difference = ours - theirs
         largest = max(largest, float(np.abs(difference).max()))
         squares += float(np.square(difference, out=difference).sum(dtype=np.float64))
@@ -124,7 +128,7 @@ def _decoded(
     }
     limits = bundle.manifest.limits.model_copy(update=needed)  # caches of no more than these rows fill
     fitting = replace(bundle, manifest=bundle.manifest.model_copy(update={"limits": limits}))
-    model = load_model(fitting, precision, slots=sum(generation.num_beams for generation in asked))
+    model = load_model(fitting, precision, slots=sum(generation.num_beams for generation in asked), lean=True)
     model.admit(dict(enumerate(rows)))
     decoded: list[list[int]] = [[] for _ in rows]
     while events := model.step():

@@ -19,17 +19,24 @@ __all__ = ["forward", "replay", "teacher_forced"]
 
 
 def replay(
-    bundle: Bundle, precision: Precision, rows: Sequence[Row], targets: Sequence[Tokens | None]
+    bundle: Bundle,
+    precision: Precision,
+    rows: Sequence[Row],
+    targets: Sequence[Tokens | None],
+    *,
+    lean: bool = False,
 ) -> list[dict[str, Array]]:
     """What the graphs compute for rows that run side by side, named as the graph's outputs.
 
     Args:
         targets: for an encoder-decoder what its decoder is given, start token first; else None for each row.
+        lean: see `models.session.open_session`.
     """
     given = [target for target in targets if target is not None]
     if not given:
-        return forward(open_session(bundle, precision, "forward"), rows)
-    encoder, step = open_session(bundle, precision, "encoder"), open_session(bundle, precision, "step")
+        return forward(open_session(bundle, precision, "forward", lean=lean), rows)
+    encoder = open_session(bundle, precision, "encoder", lean=lean)
+    step = open_session(bundle, precision, "step", lean=lean)
     logits = teacher_forced(encoder, step, [row.tokens for row in rows], given)
     return [{"logits": row} for row in logits]
 
