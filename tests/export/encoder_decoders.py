@@ -121,11 +121,10 @@ def t5(folder: Path, **changes: Any) -> Path:
 
 
 def flan(folder: Path) -> Path:
-    """T5 1.1: a gated network, an output layer of its own, not scaled."""
+    """T5 1.1: a gated network, an output layer of its own, not scaled; FLAN has the prefixes of the first T5."""
     torch.manual_seed(9)
-    config = T5Config(
-        **{**T5_SIZES, **_speaking(folder, "t5"), "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-    )
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "task_specific_params": T5_TASKS}
+    config = T5Config(**{**T5_SIZES, **_speaking(folder, "t5"), **gated})
     return _varied(_with_own_output(T5ForConditionalGeneration(config)), folder)
 
 
@@ -196,7 +195,7 @@ ENCODER_DECODERS: Mapping[str, tuple[str, Limits, Callable[[Path], Path]]] = {
     "pegasus": ("summarization", POSITIONS, pegasus),
     "m2m_100": ("translation", POSITIONS, m2m_100),
     "t5": ("translation", FURTHER_THAN_BUCKETS, t5),
-    "flan": ("summarization", PAST_32, flan),
+    "flan": ("translation", PAST_32, flan),
     "mt5": ("summarization", PAST_32, mt5),
 }
 

@@ -1,6 +1,6 @@
-"""fp32 and int8 of each tiny checkpoint, exported once for all tests."""
+"""Each tiny checkpoint, exported once for all tests: in float32, and in what else its kind of graph is tested in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,13 @@ from tests.export.encoder_decoders import ENCODER_DECODERS, MULTILINGUAL
 
 _CHANGES: Mapping[str, Mapping[str, Any]] = {"bart": {"generation": Decoding(no_repeat_ngram_size=3)}, **MULTILINGUAL}
 """What a family's recipe has that the others' do not."""
+
+FP16 = ("marian", "t5", "pointer-bart", "bert", "sasrec", "deberta-v2", "electra")
+"""Absolute positions, a bias for distances, a pointer; one text read whole, causal and disentangled attention, and a
+map between embeddings and layers: no other family has a part that these have not.
+"""
+INT8 = (*FAMILIES, "pointer-bart", "t5", "flan", "albert", "deberta-v2")
+"""The same, with gated networks and with layers that share their weights. `make parity` shows all families."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exporte
         folder = tmp_path_factory.mktemp(family)
         reference = folder / "reference.npz"
         checkpoint, task, asked = made(family, folder / "checkpoint")
-        precisions: tuple[Precision, ...] = ("fp32",) if family in encoders.PADDED else ("fp32", "int8")
+        asked_for: Sequence[tuple[Precision, Sequence[str]]] = (("int8", INT8), ("fp16", FP16))
+        precisions = ("fp32", *(precision for precision, families in asked_for if family in families))
         bundle, parities = export(
             checkpoint, task, folder / "bundle", asked, precisions=precisions, reference=reference
         )

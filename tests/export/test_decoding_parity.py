@@ -1,4 +1,4 @@
-"""Greedy and beam search give the tokens that transformers' `generate` gives, on float32 graphs of two families."""
+"""Greedy and beam search give the tokens that transformers' `generate` gives, on float32 graphs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -94,13 +94,13 @@ class Pair:
         return [found.tokens[index] for index in range(len(SOURCES))]
 
 
-@pytest.fixture(scope="module", params=["marian", "bart"])
-def pair(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Pair:
-    return Pair(exports(request.param))
+@pytest.fixture(scope="module")
+def pair(exports: Callable[[str], Exported]) -> Pair:
+    return Pair(exports("marian"))
 
 
 @pytest.mark.parametrize("early_stopping", [False, True, "never"])
-@pytest.mark.parametrize("num_beams", [2, 3, 4, 5])
+@pytest.mark.parametrize("num_beams", [2, 5])
 def test_beams_are_those_of_transformers(pair: Pair, num_beams: int, early_stopping: EarlyStopping) -> None:
     """Every length penalty with every size of n-grams, each time with something else in the bundle."""
     outputs: list[tuple[int, ...]] = []

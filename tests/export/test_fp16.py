@@ -1,7 +1,6 @@
 """float16 graphs of each kind of attention: near the checkpoint, half the size, and answering on a CPU and on a GPU."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,32 +9,21 @@ import pytest
 from models.bundle import Bundle, Graphs
 from models.errors import BundleError
 from models.export.sample import TOLERANCE, check_sample
-from models.export.write import export
 from models.load import load
 from models.offline import answer_all
 from models.session import open_session, provider
-from tests.export.exported import made
-
-KINDS = ("marian", "t5", "bert", "sasrec", "deberta-v2", "electra")
-"""Absolute positions, a bias for distances, one text read whole, causal attention, disentangled attention."""
+from tests.export.exported import FP16, Exported
 
 Export = Callable[[str], Bundle]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
+@pytest.fixture
+def exported(exports: Callable[[str], Exported]) -> Export:
     """A bundle of one kind with float16 and float32 graphs."""
-
-    @cache
-    def make(kind: str) -> Bundle:
-        folder = tmp_path_factory.mktemp(kind)
-        source, task, asked = made(kind, folder / "checkpoint")
-        return export(source, task, folder / "bundle", asked, precisions=("fp16", "fp32"))[0]
-
-    return make
+    return lambda kind: exports(kind).bundle
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FP16)
 def test_it_answers_on_a_cpu_and_stays_near_the_checkpoint(exported: Export, kind: str) -> None:
     bundle = exported(kind)
     found = check_sample(bundle, "fp16")
@@ -48,7 +36,7 @@ def test_it_answers_on_a_cpu_and_stays_near_the_checkpoint(exported: Export, kin
     assert all(answers)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FP16)
 def test_caches_are_halved_and_logits_are_not(exported: Export, kind: str) -> None:
     bundle = exported(kind)
     for role in bundle.graphs("fp16").graphs:
@@ -81,7 +69,7 @@ def test_graphs_that_are_further_away_than_float16_explains_are_refused(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(provider() != "CUDAExecutionProvider", reason="ONNX Runtime has no CUDA here")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FP16)
 def test_it_answers_on_a_gpu(exported: Export, kind: str) -> None:
     bundle = exported(kind)
     assert check_sample(bundle, "fp16") is not None

@@ -1,8 +1,11 @@
 """A checkpoint of every family, exported and all served by one process over HTTP, answers what the original does."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -15,6 +18,7 @@ from models.export.checkpoint import Checkpoint
 from models.export.tokenizer import original_tokenizer
 from models.task import Output, Task
 from models.tasks import TASKS
+from service.__main__ import main
 from tests.export import encoders
 from tests.export.checkpoints import EXAMPLES, TEXT
 from tests.export.encoder_decoders import T5_TASKS
@@ -40,12 +44,28 @@ LANGUAGES: Mapping[str, list[Settings]] = {
 
 
 @pytest.fixture(scope="module")
-def service(exports: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def by_command(exports: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `heedful export` makes of a model of many languages that is to write one, without a recipe."""
+    out = tmp_path_factory.mktemp("by-command") / "bundle"
+    options = ["--task", "translation", "--target-language", "fr", "--precision", "fp32", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["heedful", "export", str(exports("m2m_100").checkpoint), *options])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def service(
+    exports: Callable[[str], Exported], by_command: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     models = [
         {"bundle": str(exports(family).bundle.folder), "name": family, "precision": "fp32"}
         for family in (*GENERATING, *SCORING)
     ]
+    models.append({"bundle": str(by_command), "name": "by-command"})
     (folder / "heedful.yaml").write_text(json.dumps({"models": models}))
     running = start("embedded", folder / "log", "--config", str(folder / "heedful.yaml"))
     yield running
@@ -101,7 +121,7 @@ class Original:
 
     def text(self, text: str, languages: Settings, num_beams: int) -> str:
         target, forced = languages.get("tgt_lang"), {}
-        if self._family == "t5":
+        if self._family in {"t5", "flan"}:
             text = T5_TASKS["translation_en_to_fr"]["prefix"] + text
         elif self._family == "opus":
             text = f">>{target}<< {text}"
@@ -173,6 +193,36 @@ def test_languages_that_must_be_said_and_those_that_are_not_known_are_named(http
         problem = response.json()
         assert f"parameters/{field} must be {words}" in problem["detail"]
         assert f"/parameters/{field}" in response.text
+
+
+def test_what_the_command_exports_is_served_and_answers_in_the_language_that_it_was_given(
+    exports: Callable[[str], Exported], http: httpx.Client
+) -> None:
+    asked = [(text, {"tgt_lang": "fr"}, num_beams) for text in TEXTS for num_beams in (1, 3)]
+    decoding = [{"num_beams": num_beams, "max_new_tokens": NEW_TOKENS} for *_, num_beams in asked]
+    original = Original(exports("m2m_100"))
+    for (text, languages, num_beams), generate in zip(asked, decoding, strict=True):
+        body = {"inputs": text, "parameters": {"generate_parameters": generate | {"no_repeat_ngram_size": 2}}}
+        response = http.post("/v1/translation/by-command", json=body)
+        assert response.status_code == 200, response.text
+        assert response.json()[0]["translation_text"].strip() == original.text(text, languages, num_beams).strip()
+
+
+def test_the_terminal_is_asked_for_languages_by_options(
+    exports: Callable[[str], Exported], http: httpx.Client, tmp_path: Path
+) -> None:
+    settings = {"models": [{"bundle": str(exports("opus").bundle.folder)}]}
+    (tmp_path / "heedful.yaml").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "service", "run", "translation", TEXT, "--config", str(tmp_path / "heedful.yaml")]
+    said = subprocess.run([*command, "--target-language", "fra"], capture_output=True, check=True, text=True)
+    answer = http.post("/v1/translation/opus", json={"inputs": TEXT, "parameters": {"tgt_lang": "fra"}}).json()
+    assert said.stdout == f"{answer[0]['translation_text']}\n"
+    refused = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith(
+        "heedful: --target-language must be one of deu, fra, zho_Hans for this model, got nothing, and the model has no"
+        " default\n"
+    )
 
 
 def test_every_language_is_on_the_card(http: httpx.Client) -> None:
