@@ -4,9 +4,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PEERS := .venv-peers
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint docs parity bench
+.PHONY: serve test lint docs parity bench footprint soak peers
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
@@ -19,9 +20,21 @@ test: lint docs
 parity: $(VENV)/test.stamp
 	@$(BIN)/python -m tests.export.parity_table
 
+# Everything that the project asks of its own speed, in one table; docs/performance.md says how to read it.
+# Parts of it: make bench BENCH='--only translation-int8 --quick'.
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m loadtests.bench $(BENCH)
+
 # How long each host takes to its first answer, and what it then holds.
-bench: $(VENV)/test.stamp
+footprint: $(VENV)/test.stamp
 	$(BIN)/python -m loadtests.footprint
+
+# Whether memory stays flat through ten minutes of full load.
+soak: $(VENV)/test.stamp
+	$(BIN)/python -m loadtests.soak $(SOAK)
+
+# LitServe and BentoML, whose dependencies do not go with Ray's, for `make bench`, in an environment of their own.
+peers: $(PEERS)/stamp
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check
@@ -40,6 +53,15 @@ $(BIN)/pip:
 
 $(VENV)/serve.stamp: $(PINS) | $(BIN)/pip
 	$(PIP) install --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp loadtests/peers/requirements.txt
+	$(PIP) install --constraint constraints.txt --requirement loadtests/peers/requirements.txt
+	@touch $@
+
+$(PEERS)/stamp: loadtests/peers/requirements-servers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install --requirement $<
 	@touch $@
 
 $(VENV)/test.stamp: $(PINS) | $(BIN)/pip

@@ -20,6 +20,7 @@ PREVIOUS = "previous"
 """Where that folder keeps, for a moment, the bundle that is being replaced."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Device: TypeAlias = Literal["cpu", "cuda"]
 Role: TypeAlias = Literal["encoder", "step", "forward"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -168,7 +169,8 @@ class Manifest(Frozen):
     """`bundle.json`: all that a bundle says of itself.
 
     `example` is a request that the model must answer before it counts as ready, `parity` a file of rows with what the
-    checkpoint answered to them. Logits are divided by `score_temperature` before they become a score.
+    checkpoint answered to them. Logits are divided by `score_temperature` before they become a score. One pass takes
+    `budget_tokens` on a kind of device, as measured by `heedful bench --tune`.
     """
 
     schema_version: Literal[1]
@@ -189,6 +191,7 @@ class Manifest(Frozen):
     generation: GenerationDefaults | None = None
     limits: Limits
     score_temperature: float = Field(1.0, gt=0)
+    budget_tokens: dict[Device, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     quality: tuple[Quality, ...] = ()
     example: dict[str, JsonValue]
     created_by: str

@@ -156,5 +156,11 @@ def generation(parameters: GenerateParameters | None, defaults: GenerationDefaul
     )
 
 
+def is_repeatable(request: BaseModel) -> bool:
+    """Whether a validated request of any task always has the same answer: not where it draws tokens without a seed."""
+    asked = getattr(getattr(request, "parameters", None), "generate_parameters", None)
+    return not (isinstance(asked, GenerateParameters) and asked.do_sample and asked.seed is None)
+
+
 def _either(asked: T | None, default: T) -> T:
     return default if asked is None else asked

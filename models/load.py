@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from models.bundle import Bundle, Precision, Role, open_bundle
+from models.bundle import Bundle, Device, Precision, Role, open_bundle
 from models.encoder import Encoder
 from models.errors import BundleError
 from models.seq2seq import Seq2Seq
@@ -24,13 +24,25 @@ class Loaded:
     model: Model
 
 
-def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, threads: int = 1) -> Loaded:
+BUDGET_TOKENS = 512
+"""One pass takes so many where the bundle does not say: more do not make it faster on two cores, only later."""
+
+
+def load(
+    folder: Path,
+    *,
+    precision: Precision | None = None,
+    slots: int = 32,
+    threads: int = 1,
+    budget_tokens: int | None = None,
+) -> Loaded:
     """Open a bundle and load its model.
 
     Args:
         precision: which graphs; None takes what is fastest here of what the bundle carries, see `preferred`.
         slots: rows that compute side by side; each beam of a row takes one.
         threads: of each ONNX Runtime session; more replicas use more cores better than more threads do.
+        budget_tokens: source tokens that one pass takes; what the bundle says for this device unless given.
 
     Raises:
         BundleError: the bundle is broken, its task is unknown, it decodes with more beams than there are slots, or
@@ -40,7 +52,7 @@ def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, t
     if bundle.manifest.task not in TASKS:
         raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
     chosen = precision or preferred(bundle.manifest.precisions)
-    model = load_model(bundle, chosen, slots=slots, threads=threads)
+    model = load_model(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
     return Loaded(bundle, chosen, task, model)
 
@@ -48,7 +60,7 @@ def load(folder: Path, *, precision: Precision | None = None, slots: int = 32, t
 def preferred(carried: Iterable[Precision]) -> Precision:
     """What is fastest here: float16 on a GPU, int8 on a CPU; where that is not carried, the first."""
     precisions = tuple(carried)
-    fastest: Precision = "fp16" if provider() == "CUDAExecutionProvider" else "int8"
+    fastest: Precision = "fp16" if device() == "cuda" else "int8"
     return fastest if fastest in precisions else precisions[0]
 
 
@@ -60,8 +72,21 @@ def _within(bundle: Bundle, slots: int) -> Bundle:
     return replace(bundle, manifest=manifest.model_copy(update={"limits": manifest.limits.within(slots)}))
 
 
-def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads: int = 1, lean: bool = False) -> Model:
-    """The model of an opened bundle, without its task.
+def device() -> Device:
+    """What sessions compute on here."""
+    return "cuda" if provider() == "CUDAExecutionProvider" else "cpu"
+
+
+def load_model(
+    bundle: Bundle,
+    precision: Precision,
+    *,
+    slots: int = 32,
+    threads: int = 1,
+    lean: bool = False,
+    budget_tokens: int | None = None,
+) -> Model:
+    """The model of an opened bundle, without its task; see `load`.
 
     Args:
         lean: see `models.session.open_session`.
@@ -73,9 +98,10 @@ def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads
     def session(role: Role) -> Session:
         return open_session(bundle, precision, role, threads=threads, lean=lean)
 
+    budget_tokens = budget_tokens or bundle.manifest.budget_tokens.get(device(), BUDGET_TOKENS)
     roles = set(bundle.graphs(precision).graphs)
     if roles == {"forward"}:
-        return Encoder(session("forward"), slots=slots)
+        return Encoder(session("forward"), slots=slots, budget_tokens=budget_tokens)
     if roles != {"encoder", "step"}:
         raise BundleError(
             f"{bundle.folder}: {precision} graphs must be encoder and step, or forward alone, got {roles}"
@@ -90,4 +116,5 @@ def load_model(bundle: Bundle, precision: Precision, *, slots: int = 32, threads
         source_length=limits.max_tokens,
         target_length=limits.max_new_tokens,
         slots=slots,
+        budget_tokens=budget_tokens,
     )

@@ -1,4 +1,4 @@
-"""The heedful command: serve, run, models, export, check; a mistake of its user is one sentence and exit code 2."""
+"""The heedful command: serve, run, models, export, check, bench; its user's mistake is one sentence and exit code 2."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,7 @@ from models.errors import BundleError, InvalidInput, ModelError
 from models.export.sample import TOLERANCE, Distance, check_sample
 from models.tasks import TASKS
 from service import logs
+from service.bench import bench
 from service.contract import ModelCard
 from service.errors import ServiceError, StartError, UsageError
 from service.export import export
@@ -152,6 +153,9 @@ app.command(
     epilog="Example: `heedful export Helsinki-NLP/opus-mt-en-de --task translation --out bundles/en-de`, or a directory"
     " in place of the model's id."
 )(export)
+
+
+app.command(epilog="Example: `heedful bench models/bundles/translation --callers 8 --callers 32`")(bench)
 
 
 @app.command(epilog="Example: `heedful check models/bundles/translation`")

@@ -1,11 +1,16 @@
 """Who waits for the engine: how their solutions go on, how they are told, and where their time went."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from models.task import Output, Row, Solution
+from service.admission import time_left_s
+from service.contract import CacheResult
+from service.errors import DeadlinePassed
 from service.rows import Batch, Progress
 
 R = TypeVar("R")
@@ -43,6 +48,7 @@ class Timing:
         source_tokens: over all rows.
         first_token_s: seconds from the first yield that generates to the first token of any row; None without any.
         paces_s: for each row that brought tokens one by one, mean seconds from one to the next.
+        cache: where the answer came from; None where no cache was asked.
     """
 
     queue_s: float = 0.0
@@ -52,6 +58,7 @@ class Timing:
     source_tokens: int = 0
     first_token_s: float | None = None
     paces_s: tuple[float, ...] = ()
+    cache: CacheResult | None = None
 
     def plus(self, batch: Batch) -> "Timing":
         """With a batch that is done."""
@@ -67,6 +74,23 @@ class Timing:
             first_token_s,
             (*self.paces_s, *batch.paces_s),
         )
+
+
+@asynccontextmanager
+async def within(deadline: float | None) -> AsyncGenerator[None]:
+    """Cancel what is done inside when the deadline passes, a moment on the clock of `time.monotonic()`.
+
+    Raises:
+        DeadlinePassed: in its place.
+    """
+    left_s = time_left_s(deadline, time.monotonic())
+    try:
+        async with asyncio.timeout(left_s) as scope:
+            yield
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise DeadlinePassed(f"the deadline passed: no answer within {left_s:.3f} s") from error
 
 
 def wake(calls: Iterable[tuple[Caller, Call]]) -> list[Caller]:

@@ -1,10 +1,13 @@
 """What server and client say to each other beside the tasks' own requests and answers: cards, problems, events."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from models.bundle import Languages, Limits, Precision, Quality
+
+CacheResult: TypeAlias = Literal["hit", "joined", "miss"]
+"""Where an answer came from: kept from earlier, an equal request that was under way, or the model."""
 
 
 class ModelCard(BaseModel):

@@ -13,9 +13,9 @@ from typing import TypeVar
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service import tracing
-from service.admission import Admission, Change, Limits, time_left_s
-from service.callers import Call, Caller, Follower, Response, Timing, advance, wake
-from service.errors import DeadlinePassed, Draining, ServiceError
+from service.admission import Admission, Change, Limits
+from service.callers import Call, Caller, Follower, Response, Timing, advance, wake, within
+from service.errors import Draining, ServiceError
 from service.metrics import Observer
 from service.rows import Batch, Rows
 
@@ -115,15 +115,8 @@ class Engine:
             ComputeError: the model failed on one of its rows, also when that row was alone.
         """
         try:
-            left_s = time_left_s(deadline, time.monotonic())
-            try:
-                async with asyncio.timeout(left_s) as scope:
-                    return await self._solve(solution, follower, in_thread=in_thread)
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                detail = f"the deadline passed: no answer within {left_s:.3f} s"
-                raise DeadlinePassed(detail) from error
+            async with within(deadline):
+                return await self._solve(solution, follower, in_thread=in_thread)
         except ServiceError as error:
             self._observer.rejected(error.reason)
             raise

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from importlib.metadata import version
@@ -80,9 +80,10 @@ def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = No
         redoc_url=None,
     )
     install(app)
+    for router in _tasks(host, settings):  # first, since routes are tried one after the other
+        app.include_router(router)
     app.include_router(pages())
     app.include_router(_operations(host))
-    app.include_router(_tasks(host, settings))
     app.include_router(catalogues(host.cards, settings))
     app.add_middleware(RequestIds)
     return app
@@ -112,8 +113,8 @@ def _operations(host: Host) -> APIRouter:
     return router
 
 
-def _tasks(host: Host, settings: Settings) -> APIRouter:
-    router = APIRouter()
+def _tasks(host: Host, settings: Settings) -> Iterator[APIRouter]:
+    """The routes of each model."""
     for card in host.cards:
         own = APIRouter(route_class=_route_class(host, card, settings))
         for route in card.routes:
@@ -128,8 +129,7 @@ def _tasks(host: Host, settings: Settings) -> APIRouter:
                 responses=_answers(card.task) | _problems(400, 413, 415, 422, 429, 500, 503, 504),
                 openapi_extra={"requestBody": {"content": {"application/json": {"example": card.example}}}},
             )
-        router.include_router(own)
-    return router
+        yield own
 
 
 def _route_class(host: Host, card: ModelCard, settings: Settings) -> type[APIRoute]:
@@ -198,6 +198,8 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
         timing_ms = {"queue": timing.queue_s * 1e3, "encode": timing.encode_s * 1e3, "decode": timing.decode_s * 1e3}
         _note_phases(request, timing_ms)
         headers = {"Server-Timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in timing_ms.items())}
+        if timing.cache is not None:
+            headers["X-Cache"] = timing.cache
         return Response(response_type.dump_json(result), media_type="application/json", headers=headers)
 
     answer.__annotations__["body"] = task.request_type

@@ -2,24 +2,28 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
+from models.generation import is_repeatable
 from models.load import Loaded, load, preferred
 from models.task import WritingTask
 from models.tasks import TASKS
 from service import admission, tracing
-from service.callers import Timing
+from service.cache import Cache, key_of
+from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
 from service.engine import Engine
-from service.errors import NotReady
+from service.errors import DeadlinePassed, NotReady
 from service.metrics import Metrics, Observer, render
 from service.settings import ModelSettings, Settings
 from service.streaming import stream
@@ -119,6 +123,7 @@ def _card(manifest: Manifest, model: ModelSettings, name: str, limits: Limits, *
 class _Running:
     loaded: Loaded
     engine: Engine
+    cache: Cache[tuple[Any, Timing]] | None
     is_ready: bool = False
 
 
@@ -149,7 +154,8 @@ class LocalHost:
                 continue
             loaded = load(model.bundle, precision=card.precision, slots=settings.slots, threads=settings.threads)
             engine = Engine(loaded.model, name=f"{card.task}/{card.name}", limits=limits, observer=observer)
-            self._running[card.routes] = _Running(loaded, engine)
+            cache = Cache(settings.cache_mb * 10**6, _bytes) if settings.cache_mb else None
+            self._running[card.routes] = _Running(loaded, engine, cache)
             observer.describe(version=card.version, precision=card.precision)
 
     async def start(self) -> None:
@@ -176,8 +182,28 @@ class LocalHost:
 
     async def answer(self, call: Call) -> tuple[Any, Timing]:
         running = self._ready(call.card)
+        if running.cache is not None and is_repeatable(call.request):
+            return await self._cached(running, running.cache, call)
         solution = running.loaded.task.solve(call.request)
         return await running.engine.answer(solution, deadline=call.deadline, in_thread=call.is_long)
+
+    async def _cached(self, running: _Running, cache: Cache[tuple[Any, Timing]], call: Call) -> tuple[Any, Timing]:
+        """The deadline is the caller's own: others may wait longer for the same computation, which has none."""
+        observer, began = self.observer(call.card), time.monotonic()
+
+        async def compute() -> tuple[Any, Timing]:
+            solution = running.loaded.task.solve(call.request)
+            return await running.engine.answer(solution, in_thread=call.is_long)
+
+        try:
+            async with within(call.deadline):
+                (answer, timing), result = await cache.get(key_of(call.request), compute)
+        except DeadlinePassed as error:
+            observer.rejected(error.reason)
+            raise
+        observer.cached(result)
+        waited = timing if result == "miss" else Timing(queue_s=time.monotonic() - began)
+        return answer, replace(waited, cache=result)
 
     def stream(self, call: Call) -> AsyncGenerator[StreamEvent]:
         running = self._ready(call.card)
@@ -214,3 +240,7 @@ class LocalHost:
         for running in self._running.values():
             running.engine.stop()
         tracing.shutdown()
+
+
+def _bytes(answered: tuple[Any, Timing]) -> int:
+    return len(to_json(answered[0]))

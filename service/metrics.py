@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from service.contract import CacheResult
 from service.errors import DeadlinePassed, Draining, NotReady, Overloaded
 from service.machine import memory_used_ratio
 
@@ -90,6 +91,12 @@ class Metrics:
             (*MODEL, "reason"),
             registry=registry,
         )
+        self.cache = Counter(
+            "heedful_cache",
+            "Answers where the cache is on: hit from memory, joined to an equal request under way, miss computed",
+            (*MODEL, "result"),
+            registry=registry,
+        )
         self.model_info = Gauge(
             "heedful_model_info", "1 for each model served", (*MODEL, "version", "precision"), registry=registry
         )
@@ -115,7 +122,7 @@ class Metrics:
 class Observer:
     """The metrics of one model. Every method may be called from any thread.
 
-    The gateway calls `request`, the host `describe` and `ready`; the engine calls all others.
+    The gateway calls `request`, the host `describe`, `ready` and `cached`; the engine calls all others.
     """
 
     def __init__(self, metrics: Metrics, task: str, model: str) -> None:
@@ -176,6 +183,10 @@ class Observer:
     def rejected(self, reason: str) -> None:
         """A request was not answered, see `ServiceError.reason`."""
         self._metrics.rejected.labels(*self._labels, reason).inc()
+
+    def cached(self, result: CacheResult) -> None:
+        """A request was answered, and where its answer came from."""
+        self._metrics.cache.labels(*self._labels, result).inc()
 
     def watch(
         self, *, running_rows: Callable[[], float], waiting_rows: Callable[[], float], backlog_s: Callable[[], float]

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
         threads: of ONNX Runtime for each model.
         slots: rows that a generating model decodes side by side.
         replicas: of every group of models, on the cluster.
+        cache_mb: megabytes of answers that each model keeps in memory for equal requests; 0 computes every answer.
         request_timeout_ms: how long a request may take when its caller sends no `X-Request-Timeout-Ms`.
         drain_timeout_s: seconds that accepted requests get to finish after SIGTERM.
         log_level: from which on the log speaks; `info` has a line for each request.
@@ -98,6 +99,7 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, le=256)
     slots: int = Field(32, ge=1, le=4096)
     replicas: int = Field(1, ge=1, le=1000)
+    cache_mb: int = Field(0, ge=0, le=1_000_000)
     limits: Limits = Limits()
     request_timeout_ms: int = Field(60_000, ge=1, le=600_000)
     drain_timeout_s: float = Field(30.0, gt=0, le=3600)

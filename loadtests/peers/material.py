@@ -1,4 +1,4 @@
-"""One translation model of real size in the forms that each system reads, made once and kept in a folder."""
+"""Models of real size in the forms that each system reads, made once and kept in a folder."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ from ctranslate2.converters.transformers import MarianMTLoader
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, MarianMTModel
 
-from loadtests.checkpoints import opus_mt
+from loadtests.checkpoints import distilbert, opus_mt
 
 EOS_ID = 0
 UNUSED = "<unused-{}>"
@@ -57,17 +57,37 @@ def prepare(folder: Path, precisions: Sequence[str]) -> Material:
         settings.save_pretrained(material.checkpoint)
     for precision in precisions:
         if not material.bundle(precision).is_dir():
-            _export(material, precision)
+            out = material.bundle(precision)
+            _export(material.checkpoint, out, task="translation", precision=precision, name="opus-mt", target="de")
         if not material.converted(precision).is_dir():
             _convert(material, precision)
     return material
 
 
-def _export(material: Material, precision: str) -> None:
-    options = ["--task", "translation", "--precision", precision, "--name", "opus-mt"]
-    languages = ["--source-language", "en", "--target-language", "de"]
-    command = [sys.executable, "-m", "service", "export", str(material.checkpoint), *options, *languages]
-    subprocess.run([*command, "--out", str(material.bundle(precision))], check=True)
+def with_shortlist(material: Material, parallel: Path) -> Path:
+    """The int8 bundle with a shortlist learned from a parallel text, made where it is not there yet."""
+    bundle = material.bundle("int8-shortlist")
+    if not bundle.is_dir():
+        more = ("--shortlist", str(parallel))
+        _export(material.checkpoint, bundle, *more, task="translation", precision="int8", name="opus-mt", target="de")
+    return bundle
+
+
+def question_answering_bundle(folder: Path) -> Path:
+    """DistilBERT's size in int8, made where it is not there yet."""
+    checkpoint, bundle = folder / "checkpoint-question-answering", folder / "bundle-question-answering"
+    if not bundle.is_dir():
+        if not checkpoint.is_dir():
+            distilbert(checkpoint)
+        _export(checkpoint, bundle, task="question-answering", precision="int8", name="distilbert", target="en")
+    return bundle
+
+
+def _export(checkpoint: Path, out: Path, *more: str, task: str, precision: str, name: str, target: str) -> None:
+    options = ["--task", task, "--precision", precision, "--name", name]
+    languages = ["--source-language", "en", "--target-language", target]
+    command = [sys.executable, "-m", "service", "export", str(checkpoint), *options, *languages]
+    subprocess.run([*command, *more, "--out", str(out)], check=True)
 
 
 def _convert(material: Material, precision: str) -> None:

@@ -1,15 +1,14 @@
-"""What callers ask for: texts and output lengths drawn from a seed, and callers who each wait for their answer."""
+"""What callers ask for, texts and lengths drawn from a seed; and the service that they ask."""
 
-import asyncio
-import time
-from collections.abc import Iterator, Sequence
+import lzma
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
-import httpx
 import numpy as np
-import psutil
 import yaml
 from tokenizers import Tokenizer
 
@@ -17,6 +16,15 @@ from tests.serving import Service, start, stop
 
 MAX_SOURCE_TOKENS = 32
 OUTPUT_TOKENS = (5, 60)
+ENDS = ".!?:;…"
+"""What may end a sentence."""
+
+QUESTION_WORDS = 8
+MEDIAN_TOKENS = 120
+SPREAD = 0.6
+"""Standard deviation of the logarithm of a length."""
+MOST_TOKENS = 384
+FEWEST_TOKENS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,23 @@ class Asked:
     text: str
     output_tokens: int
     beams: int
+
+    def body(self) -> dict[str, Any]:
+        """As Heedful is asked."""
+        parameters = {"max_new_tokens": self.output_tokens, "num_beams": self.beams}
+        return {"inputs": self.text, "parameters": {"generate_parameters": parameters}}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about a context."""
+
+    question: str
+    context: str
+
+    def inputs(self) -> dict[str, str]:
+        """As Heedful is asked."""
+        return {"question": self.question, "context": self.context}
 
 
 def draw(tokenizer: Path, count: int, *, seed: int, beams: int = 1) -> list[Asked]:
@@ -44,43 +69,52 @@ def draw(tokenizer: Path, count: int, *, seed: int, beams: int = 1) -> list[Aske
     return drawn
 
 
+def draw_from(parallel: Path, tokenizer: Path, count: int, *, seed: int) -> list[Asked]:
+    """Likewise, but texts are sources of a parallel text: lines of a source, a tab and its translation, `.xz` or not.
+
+    Only those of one sentence are taken, since Heedful translates sentence by sentence.
+
+    Raises:
+        ValueError: none of them has so many tokens.
+    """
+    reader = Tokenizer.from_file(str(tokenizer))
+    packed = parallel.read_bytes()
+    lines = (lzma.decompress(packed) if parallel.suffix == ".xz" else packed).decode().splitlines()
+    texts = sorted({line.partition("\t")[0].rstrip(ENDS) for line in lines})
+    rng = np.random.default_rng(seed)
+    rng.shuffle(texts)
+    least, most = MAX_SOURCE_TOKENS // 2, MAX_SOURCE_TOKENS
+    fitting = (text for text in texts if not set(text) & set(ENDS) and least <= len(reader.encode(text).ids) <= most)
+    if not (found := list(islice(fitting, count))):
+        raise ValueError(f"{parallel} has no source of {least} to {most} tokens")
+    return [Asked(text, int(rng.integers(*OUTPUT_TOKENS)), 1) for text in islice(cycle(found), count)]
+
+
+def draw_questions(tokenizer: Path, count: int, *, seed: int) -> list[Question]:
+    """Questions of a few words; with context and special tokens lognormal lengths, none above `MOST_TOKENS`."""
+    reader = Tokenizer.from_file(str(tokenizer))
+    words = sorted(token for token in reader.get_vocab() if token.isascii() and token.isalpha())
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        wanted = int(min(MOST_TOKENS, max(FEWEST_TOKENS, rng.lognormal(np.log(MEDIAN_TOKENS), SPREAD))))
+        question = " ".join(words[index] for index in rng.integers(len(words), size=QUESTION_WORDS))
+        context = [words[index] for index in rng.integers(len(words), size=wanted)]
+        while len(reader.encode(question, " ".join(context)).ids) > wanted:
+            context.pop()
+        drawn.append(Question(question, " ".join(context)))
+    return drawn
+
+
 @contextmanager
-def served(folder: Path, bundle: Path, runtime: str, *, replicas: int) -> Iterator[Service]:
+def served(folder: Path, bundle: Path, runtime: str, *, replicas: int, threads: int = 1) -> Iterator[Service]:
     """`heedful serve` with one bundle, ready; stopped at the end."""
     config = folder / f"{bundle.name}-{runtime}.yaml"
-    settings = {"models": [{"bundle": str(bundle.resolve())}], "replicas": replicas, "log_level": "warning"}
+    models = [{"bundle": str(bundle.resolve())}]
+    settings = {"models": models, "replicas": replicas, "threads": threads, "log_level": "warning"}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     service = start(runtime, config.with_suffix(".log"), "--config", str(config))
     try:
         yield service
     finally:
         stop(service)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a run over HTTP took: wall seconds, and processor seconds of the client alone."""
-
-    wall_s: float
-    client_cpu_s: float
-
-
-def ask(url: str, asked: Sequence[Asked], *, callers: int) -> Served:
-    """So many callers ask in turn, each for the next text as soon as it has its answer."""
-    return asyncio.run(_ask(url, asked, callers))
-
-
-async def _ask(url: str, asked: Sequence[Asked], callers: int) -> Served:
-    waiting = iter(asked)
-
-    async def caller(http: httpx.AsyncClient) -> None:
-        for one in waiting:
-            parameters = {"max_new_tokens": one.output_tokens, "num_beams": one.beams}
-            body = {"inputs": one.text, "parameters": {"generate_parameters": parameters}}
-            (await http.post("/v1/translation", json=body)).raise_for_status()
-
-    limits = httpx.Limits(max_connections=callers)
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http:
-        began, cpu = time.perf_counter(), sum(psutil.Process().cpu_times()[:2])
-        await asyncio.gather(*(caller(http) for _ in range(callers)))
-        return Served(time.perf_counter() - began, sum(psutil.Process().cpu_times()[:2]) - cpu)

@@ -11,19 +11,25 @@ opus-mt's size with random weights; sources of 16 to 32 tokens, outputs of 5 to 
 
 import argparse
 import os
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ctranslate2
 
+from loadtests.bars import COLUMNS, Measured, markdown, of_runs
+from loadtests.client import closed_loop, post
 from loadtests.peers.material import Material, prepare, translator
-from loadtests.peers.traffic import Asked, ask, draw, served
+from loadtests.peers.traffic import Asked, draw, draw_from, served
 
 ROUNDS = 4
 """Texts for each caller in a run."""
+ROUTE = "/v1/translation"
+
+
+Seconds = Callable[[Sequence[Asked]], float]
+"""How long something takes to write all that is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,19 @@ class Setting:
     precision: str
     callers: int
     beams: int
-    bar: float
+    bar: float | None
+    has_shortlist: bool = False
+
+    @property
+    def bundle(self) -> str:
+        """Which of the bundles, see `Material.bundle`."""
+        return f"{self.precision}-shortlist" if self.has_shortlist else self.precision
+
+    @property
+    def name(self) -> str:
+        """In the table."""
+        beams = f", {self.beams} beams" if self.beams > 1 else ""
+        return f"{self.precision}, {self.callers} callers{beams}{', shortlist' if self.has_shortlist else ''}"
 
 
 SETTINGS = (
@@ -42,6 +60,7 @@ SETTINGS = (
     Setting("fp32", 32, 1, 1.1),
     Setting("int8", 8, 4, 0.9),
 )
+SHORTLIST = Setting("int8", 32, 1, 1.6, has_shortlist=True)
 
 
 def in_process(peer: ctranslate2.Translator, texts: Sequence[tuple[list[str], Asked]], *, batch: int) -> float:
@@ -65,52 +84,73 @@ def in_process(peer: ctranslate2.Translator, texts: Sequence[tuple[list[str], As
     return time.perf_counter() - began
 
 
-def compare(setting: Setting, material: Material, folder: Path, runs: int) -> None:
-    """Print one line of the table."""
+def ctranslate2_seconds(setting: Setting, material: Material) -> Seconds:
+    """CTranslate2 in the better of two settings of workers and threads."""
     cores = os.cpu_count() or 1
     peers = {
         (workers, threads): translator(material, setting.precision, workers=workers, threads=threads)
         for workers, threads in {(cores, 1), (1, cores)}
     }
+
+    def seconds(asked: Sequence[Asked]) -> float:
+        texts = [(material.pieces(one.text), one) for one in asked]
+        return min(
+            in_process(peer, texts, batch=max(1, setting.callers // workers)) for (workers, _), peer in peers.items()
+        )
+
+    return seconds
+
+
+def compare(
+    setting: Setting,
+    material: Material,
+    runs: int,
+    *,
+    rounds: int = ROUNDS,
+    beside: str = "CTranslate2 in process",
+    theirs_s: Seconds | None = None,
+    parallel: Path | None = None,
+) -> Measured:
+    """One line of the table.
+
+    Args:
+        runs: counted ones; one more warms both.
+        rounds: texts for each caller in a run.
+        beside: the name of what is compared with.
+        theirs_s: how long it takes for all texts; CTranslate2 unless given.
+        parallel: a text to take sources from, and to learn the shortlist from where the setting has one.
+    """
+    rival, tokenizer = theirs_s or ctranslate2_seconds(setting, material), material.checkpoint / "tokenizer.json"
     ours, theirs, client = [], [], []
-    with served(folder, material.bundle(setting.precision), "ray", replicas=cores) as service:
+    with served(material.folder, material.bundle(setting.bundle), "ray", replicas=os.cpu_count() or 1) as service:
+        url = service.url + ROUTE
         for run in range(runs + 1):
-            asked = draw(
-                material.checkpoint / "tokenizer.json", setting.callers * ROUNDS, seed=run, beams=setting.beams
+            count = setting.callers * rounds
+            asked = (
+                draw_from(parallel, tokenizer, count, seed=run)
+                if parallel
+                else draw(tokenizer, count, seed=run, beams=setting.beams)
             )
             tokens = sum(one.output_tokens for one in asked)
-            taken = ask(service.url, asked, callers=setting.callers)
-            texts = [(material.pieces(one.text), one) for one in asked]
-            best = min(
-                in_process(peer, texts, batch=max(1, setting.callers // workers))
-                for (workers, _), peer in peers.items()
-            )
-            if run:  # the first one warms both
-                ours.append(tokens / taken.wall_s)
-                theirs.append(tokens / best)
-                client.append(taken.client_cpu_s / taken.wall_s)
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    print(
-        f"| {setting.precision}, {setting.callers} callers, {setting.beams} beams"
-        f" | {statistics.median(ours):,.0f} | {statistics.median(theirs):,.0f}"
-        f" | {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | {setting.bar}"
-        f" | {100 * statistics.median(client):.0f} % |",
-        flush=True,
-    )
+            load = closed_loop(url, [post(url, one.body()) for one in asked], callers=setting.callers)
+            taken_s = rival(asked)
+            if run:
+                ours.append(tokens / load.wall_s)
+                theirs.append(tokens / taken_s)
+                client.append(load.client_cores)
+    return of_runs(f"translation {setting.name}", ours, theirs, "tokens/s", beside, bar=setting.bar, client=client)
 
 
 def main() -> None:
-    """Print a Markdown table, a line as soon as it is known."""
+    """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each line; one more warms up")
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="for the model and the logs")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     material = prepare(options.folder, sorted({setting.precision for setting in SETTINGS}))
-    print("| setting | Heedful, tokens/s | CTranslate2, tokens/s | ratio (least-most) | bar | client, of a core |")
-    print("|---|---|---|---|---|---|")
-    for setting in SETTINGS:
-        compare(setting, material, options.folder, options.runs)
+    lines = (compare(setting, material, options.runs).cells() for setting in SETTINGS)
+    print(markdown(COLUMNS, lines))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tiny import write_bundle
 
-COMMANDS = ("serve", "run", "models", "export", "check")
+COMMANDS = ("serve", "run", "models", "export", "check", "bench")
 
 
 @pytest.fixture(scope="module")

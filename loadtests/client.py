@@ -1,0 +1,211 @@
+"""Callers over HTTP/1.1 that cost so little that one process can load a fast server: closed loop and Poisson."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import httptools
+import numpy as np
+import psutil
+import uvloop
+from pydantic_core import to_json
+
+TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a run over HTTP took.
+
+    Args:
+        wall_s: from the first request to the last answer.
+        latencies_s: of every request; in an open loop from the moment at which it was due.
+        client_cpu_s: processor seconds of the client alone.
+    """
+
+    wall_s: float
+    latencies_s: tuple[float, ...]
+    client_cpu_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Answers per second."""
+        return len(self.latencies_s) / self.wall_s
+
+    @property
+    def client_cores(self) -> float:
+        """The client's share of a core."""
+        return self.client_cpu_s / self.wall_s
+
+    def quantile_s(self, share: float) -> float:
+        """The latency below which this share of the requests stays."""
+        return float(np.quantile(self.latencies_s, share))
+
+
+class RefusedError(Exception):
+    """A server answered something else than 200, so that the run says nothing."""
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time, kept alive."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[int] | None = None
+        self._body = b""
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(self._parser.get_status_code())
+        self._parser = httptools.HttpResponseParser(self)
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send a whole request and return the body of its answer."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the server closed the connection")
+        self._body = b""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        async with asyncio.timeout(TIMEOUT_S):
+            status = await self._answer
+        if status != 200:
+            raise RefusedError(f"status {status}: {self._body[:500].decode(errors='replace')}")
+        return self._body
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def post(url: str, body: Any) -> bytes:
+    """A whole request, ready to be sent: bytes are made before the clock runs."""
+    parts = urlsplit(url)
+    content = to_json(body)
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+def closed_loop(url: str, requests: Sequence[bytes], *, callers: int) -> Load:
+    """So many callers, each sends the next request as soon as it has its answer, until there are none left."""
+    return uvloop.run(_closed(url, iter(requests), callers))
+
+
+def for_seconds(url: str, requests: Sequence[bytes], *, callers: int, seconds: float) -> Load:
+    """The same, with the requests over and over again, none begun after so many seconds."""
+    return uvloop.run(_closed(url, _until(requests, seconds), callers))
+
+
+def beside(
+    url: str, requests: Sequence[bytes], others: Sequence[bytes], *, callers: int, other_callers: int, seconds: float
+) -> Load:
+    """The same for `requests`, while other callers ask for something else all the time."""
+
+    async def both() -> Load:
+        load, _ = await asyncio.gather(
+            _closed(url, _until(requests, seconds), callers), _closed(url, _until(others, seconds), other_callers)
+        )
+        return load
+
+    return uvloop.run(both())
+
+
+def open_loop(url: str, requests: Iterable[bytes], *, per_s: float, seed: int) -> Load:
+    """Requests come at random moments at this rate, whether the ones before them are answered or not."""
+    return uvloop.run(_open(url, list(requests), per_s, seed))
+
+
+def answers(url: str, requests: Sequence[bytes]) -> list[bytes]:
+    """The bodies of the answers, one request after the other."""
+
+    async def ask() -> list[bytes]:
+        connection = await _connect(url)
+        try:
+            return [await connection.ask(request) for request in requests]
+        finally:
+            connection.close()
+
+    return uvloop.run(ask())
+
+
+def _until(requests: Sequence[bytes], seconds: float) -> Iterator[bytes]:
+    until = time.perf_counter() + seconds
+    while True:
+        for request in requests:
+            if time.perf_counter() > until:
+                return
+            yield request
+
+
+async def _connect(url: str) -> _Connection:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+    return connection
+
+
+async def _closed(url: str, requests: Iterator[bytes], callers: int) -> Load:
+    latencies: list[float] = []
+
+    async def caller(connection: _Connection) -> None:
+        for request in requests:
+            began = time.perf_counter()
+            await connection.ask(request)
+            latencies.append(time.perf_counter() - began)
+
+    connections = [await _connect(url) for _ in range(callers)]
+    began, cpu = time.perf_counter(), _cpu_s()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for connection in connections:
+                group.create_task(caller(connection))
+        return Load(time.perf_counter() - began, tuple(latencies), _cpu_s() - cpu)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+async def _open(url: str, requests: Sequence[bytes], per_s: float, seed: int) -> Load:
+    due = np.cumsum(np.random.default_rng(seed).exponential(1 / per_s, len(requests)))
+    idle: list[_Connection] = []
+    latencies: list[float] = []
+
+    async def one(request: bytes, due_at: float) -> None:
+        connection = idle.pop() if idle else await _connect(url)
+        await connection.ask(request)
+        latencies.append(time.perf_counter() - due_at)
+        idle.append(connection)
+
+    began, cpu = time.perf_counter(), _cpu_s()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for request, after_s in zip(requests, due.tolist(), strict=True):
+                await asyncio.sleep(began + after_s - time.perf_counter())
+                group.create_task(one(request, began + after_s))
+        return Load(time.perf_counter() - began, tuple(latencies), _cpu_s() - cpu)
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def _cpu_s() -> float:
+    return float(sum(psutil.Process().cpu_times()[:2]))
