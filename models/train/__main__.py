@@ -26,6 +26,7 @@ DEFAULT_MINUTES = {
     "translation": 35.0,
     "question-answering": 35.0,
     "summarization": 82.0,
+    "summarization-scitldr": 10.0,
 }
 
 
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     seed_everything(options.seed)
     fresh = not (options.out / STATE_FILE).exists()
     try:
-        bundle = _bundle(options.start_from, options.task) if options.start_from else None
+        bundle = _bundle(options.start_from, options.task.removesuffix("-scitldr")) if options.start_from else None
         if bundle is not None and bundle.manifest.tokenizer is not None and fresh:
             shutil.copyfile(bundle.path(bundle.manifest.tokenizer), options.out / TOKENIZER_FILE)
         recipe: Recipe = module.prepare(options.data, options.out)

@@ -22,7 +22,6 @@ FILES = (data.arxiv_file("train"),)
 NEWEST = 90_000
 MAX_SOURCE = 256
 SHORT_SOURCE = 96
-SHORT_SHARE = 0.5
 MAX_TARGET = 48
 VOCABULARY_SIZE = 16_000
 VOCABULARY_SAMPLE = 30_000
@@ -128,12 +127,13 @@ LAYER_NAMES = {
 class Summarization:
     """arXiv abstracts to titles: the decoder, the pointer and the encoder's last layers are trained.
 
-    Half of the batches read no more than SHORT_SOURCE tokens of the abstracts, which costs half as much; the others
+    A share of the batches reads no more than SHORT_SOURCE tokens of the abstracts, which costs half as much; the others
     read MAX_SOURCE. Word pieces with digits are next to impossible for the decoder to say by itself, so that numbers
     are copied; where a title has a number that its abstract has not, nothing is learned from it.
     """
 
     optimization = Optimization(peak_lr=7e-4, warmup=0.05, slow={"model.shared": 0.1, "model.encoder": 0.15})
+    short_share = 0.5
 
     def __init__(self, pairs: Sequence[data.Pair], tokenizer: Tokenizer, kept: NDArray[np.int64]) -> None:
         self.pairs, self.tokenizer = pairs, tokenizer
@@ -162,8 +162,9 @@ class Summarization:
         )
         self.hyperparameters: Mapping[str, Any] = {
             "batch_rows": BATCH_ROWS,
-            "newest_papers": NEWEST,
+            "pairs": len(pairs),
             "max_source_tokens": (SHORT_SOURCE, MAX_SOURCE),
+            "short_share": self.short_share,
             "max_target_tokens": MAX_TARGET,
             "decoder_layers_from": DECODER_LAYERS_FROM,
             "trained_encoder_layers": TRAINED_ENCODER_LAYERS,
@@ -175,7 +176,7 @@ class Summarization:
         batches = []
         for start in range(0, len(order), 64 * BATCH_ROWS):
             group = order[start : start + 64 * BATCH_ROWS]
-            short = rng.random(len(group)) < SHORT_SHARE
+            short = rng.random(len(group)) < self.short_share
             for part, longest in ((group[short], SHORT_SOURCE), (group[~short], MAX_SOURCE)):
                 self.longest_source[part] = longest
                 alike = part[np.lexsort((self.lengths[part, 1], self.lengths[part, 0] // LENGTH_STEP_CHARACTERS))]
