@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PEERS := .venv-peers
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint docs parity bench footprint soak peers
+.PHONY: serve test lint docs load parity bench footprint soak peers
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
@@ -41,6 +41,16 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Users for every task against a running service; build/load.html is the report, missed objectives are exit status 2.
+URL ?= http://127.0.0.1:8000
+SHAPE ?= step
+PEAK ?= 20
+SECONDS ?= 60
+load: $(VENV)/test.stamp
+	@mkdir -p build
+	$(BIN)/locust --headless --only-summary -f loadtests/locustfile.py --host $(URL) --html build/load.html \
+		--shape $(SHAPE) --peak $(PEAK) --seconds $(SECONDS)
 
 # The site, into build/docs; a warning is an error.
 docs: $(VENV)/test.stamp

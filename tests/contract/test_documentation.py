@@ -82,6 +82,9 @@ def test_a_command_on_a_page_exists_with_its_options(command: str) -> None:
         ran = subprocess.run([HEEDFUL, *arguments], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
         assert ran.returncode == 0, ran.stderr
         assert all(option in ran.stdout for option in _options(words) if words[0] not in QUICK)
+    elif program == "locust":
+        described = (ROOT / "loadtests" / "locustfile.py").read_text(encoding="utf-8")
+        assert all(f'"{option}"' in described for option in _options(words) if option not in {"--headless", "--host"})
     elif program in {"python", "python3"} and words[0] == "-m":
         assert all(f'"{option}"' in _source(words[1]) for option in _options(words)), command
     elif program == "pip":
