@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.bundle import GenerationDefaults
-from models.decoding import Advance, filters, forced_tokens
+from models.decoding import Advance, Logits, filters, forced_tokens
 from models.task import Array, FinishReason, Generation, Tokens
 
 _UNBORN = -1e9
@@ -27,22 +27,72 @@ class _Ended:
     reason: FinishReason
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Continuations:
+    """The score of every beam by every token, as parts that are only added up where a score may be among the largest.
+
+    Args:
+        logits: float32 [beams, vocabulary].
+        largest: float32 [beams, 1], subtracted from the logits before anything else.
+        normalizers: float32 [beams, 1], subtracted next: the logarithm of the sum that makes probabilities.
+        scores: float32 [beams, 1], what the beams have so far.
+    """
+
+    logits: Array
+    largest: Array
+    normalizers: Array
+    scores: Array
+
+    def best(self, count: int) -> tuple[Array, Tokens]:
+        """The `count` largest scores, the largest first, and their indices among all, the lowest first among equals.
+
+        At least `count` blocks have a maximum that is no less than the `count`-th largest maximum; so the largest
+        scores are all in those blocks, which are few. Where that bar is -inf it excludes nothing.
+        """
+        vocabulary = self.logits.shape[1]
+        starts = np.arange(0, vocabulary, _BLOCK)
+        maxima = self._sums(np.maximum.reduceat(self.logits, starts, 1))
+        bar = np.partition(maxima.ravel(), -count)[-count] if maxima.size > count else -np.inf
+        if bar == -np.inf:
+            return _largest(self._sums(self.logits).ravel(), count)
+        beams, blocks = np.nonzero(maxima >= bar)
+        tokens = starts[blocks][:, None] + np.arange(_BLOCK)
+        logits = self.logits[beams[:, None], np.minimum(tokens, vocabulary - 1)]
+        part = Continuations(logits, self.largest[beams], self.normalizers[beams], self.scores[beams])
+        sums = part._sums(logits)
+        reach = (sums >= bar) & (tokens < vocabulary)
+        scores, order = _largest(sums[reach], count)
+        return scores, (beams[:, None] * vocabulary + tokens)[reach][order]
+
+    def _sums(self, logits: Array) -> Array:
+        """Rounded the same way wherever it is called."""
+        sums: Array = logits - self.largest
+        sums -= self.normalizers
+        sums += self.scores
+        return sums
+
+
+def log_softmax_parts(logits: Array) -> tuple[Array, Array]:
+    """What is subtracted from logits, float32 [beams, vocabulary], in turn, to make log-probabilities of them."""
+    largest: Array = logits.max(-1, keepdims=True)
+    exponentials = logits - largest
+    np.exp(exponentials, out=exponentials)
+    return largest, np.log(exponentials.sum(-1, keepdims=True))
+
+
 def log_softmax(logits: Array) -> None:
     """Turn logits, float32 [beams, vocabulary], into log-probabilities in place."""
-    logits -= logits.max(-1, keepdims=True)
-    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    for part in log_softmax_parts(logits):
+        logits -= part
 
 
-def largest(scores: Array, count: int) -> Tokens:
-    """Indices of the `count` largest of float32 [scores], the largest first and the lowest index first among equals.
-
-    At least `count` blocks have a maximum that is no less than the `count`-th largest maximum; so the largest scores
-    are all among those that reach it, which are few. Where that bar is -inf it excludes nothing.
-    """
-    maxima = np.maximum.reduceat(scores, np.arange(0, len(scores), _BLOCK))
-    bar = np.partition(maxima, -count)[-count] if len(maxima) > count else -np.inf
-    reach = np.flatnonzero(scores >= bar) if bar > -np.inf else np.argpartition(-scores, count - 1)[:count]
-    return reach[np.lexsort((reach, -scores[reach]))][:count]
+def _largest(scores: Array, count: int) -> tuple[Array, Tokens]:
+    """The `count` largest of float32 [scores] and where they are, the lowest index first among equals."""
+    reach = np.arange(len(scores))
+    if len(scores) > count:
+        reach = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    order = reach[np.lexsort((reach, -scores[reach]))][:count]
+    return scores[order], order
 
 
 class BeamSearch:
@@ -58,6 +108,8 @@ class BeamSearch:
         self._eos = defaults.eos_token_id
         self._renormalize = defaults.renormalize_logits
         self._filters = filters(generation, defaults)
+        # A filter that only forbids is the same before and after the softmax, and the sums need not be written out.
+        self._rescales = self._renormalize or generation.repetition_penalty != 1.0
         self._forced = forced_tokens(generation, defaults)
         self._read = np.full(
             (generation.num_beams, 1 + generation.max_new_tokens), defaults.decoder_start_token_id, np.int64
@@ -67,14 +119,12 @@ class BeamSearch:
         self._scores[0] = 0
         self._ended: list[_Ended] = []
 
-    def advance(self, _likeliest: Sequence[int], logits: Array, slots: Sequence[int]) -> Advance:
+    def advance(self, _likeliest: Sequence[int], logits: Logits, slots: Sequence[int]) -> Advance:
         """One token for every beam; the row's tokens all come with its end."""
         beams = self._generation.num_beams
-        scores = self._log_probabilities(logits[slots])
-        scores += self._scores[:, None]
-        flat, vocabulary = scores.ravel(), scores.shape[1]
-        best = largest(flat, 2 * beams)
-        best_scores = flat[best]
+        continuations = self._continuations(logits[slots])
+        best_scores, best = continuations.best(2 * beams)
+        vocabulary = continuations.logits.shape[1]
         is_forced = self._length in self._forced
         self._length += 1
         is_last = self._length == self._read.shape[1]
@@ -94,19 +144,25 @@ class BeamSearch:
         self._read[:, self._length - 1] = tokens
         return Advance(tokens, parents, (), None)
 
-    def _log_probabilities(self, logits: Array) -> Array:
-        """What each beam's next tokens add to its score, changed in place."""
+    def _continuations(self, logits: Array) -> Continuations:
+        """Each beam's score with each next token; `logits` are changed."""
+        read, scores = self._read[:, : self._length], self._scores[:, None]
+        nothing = np.zeros_like(scores)
         forced = self._forced.get(self._length)
         if forced is not None:
             logits[:] = -np.inf
             logits[:, forced] = 0
-            return logits
-        log_softmax(logits)
+            return Continuations(logits, nothing, nothing, scores)
+        largest, normalizers = log_softmax_parts(logits)
+        if self._rescales:
+            logits -= largest
+            logits -= normalizers
+            largest = normalizers = nothing
         for apply in self._filters:
-            apply(logits, self._read[:, : self._length])
+            apply(logits, read)
         if self._renormalize:
             log_softmax(logits)
-        return logits
+        return Continuations(logits, largest, normalizers, scores)
 
     def _end(self, log_probability: np.float32, parent: int, token: int, reason: FinishReason) -> None:
         """Keep what ends with this token if it is among the best; the older one wins among equals."""

@@ -21,7 +21,8 @@ PREVIOUS = "previous"
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Device: TypeAlias = Literal["cpu", "cuda"]
-Role: TypeAlias = Literal["encoder", "step", "forward"]
+Role: TypeAlias = Literal["encoder", "step", "forward", "shortlisted", "words"]
+"""What a graph is for. `shortlisted` is a step whose output layer is given to it, `words` gives parts of that."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -169,8 +170,9 @@ class Manifest(Frozen):
     """`bundle.json`: all that a bundle says of itself.
 
     `example` is a request that the model must answer before it counts as ready, `parity` a file of rows with what the
-    checkpoint answered to them. Logits are divided by `score_temperature` before they become a score. One pass takes
-    `budget_tokens` on a kind of device, as measured by `heedful bench --tune`.
+    checkpoint answered to them, `shortlist` which words are likely for which source token. Logits are divided by
+    `score_temperature` before they become a score. One pass takes `budget_tokens` on a kind of device, as measured by
+    `heedful bench --tune`.
     """
 
     schema_version: Literal[1]
@@ -188,6 +190,7 @@ class Manifest(Frozen):
     out_of_vocabulary: OutOfVocabulary | None = None
     catalogue: File | None = None
     parity: File | None = None
+    shortlist: File | None = None
     generation: GenerationDefaults | None = None
     limits: Limits
     score_temperature: float = Field(1.0, gt=0)
@@ -200,7 +203,8 @@ class Manifest(Frozen):
         """Every file that the manifest vouches for."""
         for precision in self.precisions.values():
             yield from precision.files()
-        yield from (file for file in (self.tokenizer, self.catalogue, self.parity) if file is not None)
+        files = (self.tokenizer, self.catalogue, self.parity, self.shortlist)
+        yield from (file for file in files if file is not None)
 
 
 @dataclass(frozen=True, slots=True)

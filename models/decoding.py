@@ -36,15 +36,23 @@ class Advance(NamedTuple):
     finish: FinishReason | None
 
 
+class Logits(Protocol):
+    """What a step says of every slot, [slots, vocabulary]."""
+
+    def __getitem__(self, slots: Sequence[int], /) -> Array:
+        """The logits of these slots of one row, float32 [slots, vocabulary], in an array of their own."""
+        ...
+
+
 class Decoder(Protocol):
     """The decoding of one row, from its first step to its last."""
 
-    def advance(self, likeliest: Sequence[int], logits: Array, slots: Sequence[int]) -> Advance:
+    def advance(self, likeliest: Sequence[int], logits: Logits, slots: Sequence[int]) -> Advance:
         """Go on by one token.
 
         Args:
             likeliest: each slot's token with the largest logit.
-            logits: float32 [slots, vocabulary]; only the row's own are read, and they may be changed.
+            logits: only the row's own are read.
             slots: where the row's beams are, in their order.
         """
         ...
@@ -183,7 +191,7 @@ class SequenceDecoder:
         if defaults.min_new_tokens:
             self._doubtful.add(self._eos)
 
-    def advance(self, likeliest: Sequence[int], logits: Array, slots: Sequence[int]) -> Advance:
+    def advance(self, likeliest: Sequence[int], logits: Logits, slots: Sequence[int]) -> Advance:
         """One token; the likeliest is the answer already unless a filter or chance has a say."""
         (slot,) = slots
         forced = self._forced.get(len(self._read))
@@ -192,7 +200,7 @@ class SequenceDecoder:
         elif self._takes_likeliest and likeliest[slot] not in self._doubtful:
             token = likeliest[slot]
         else:
-            token = self._filtered(logits[slot : slot + 1])
+            token = self._filtered(logits[slots])
         self._read.append(token)
         if token == self._eos:
             return Advance((), (), (), "stop" if forced is None else "length")

@@ -8,8 +8,10 @@ from typing import Any, cast
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
 from models.encoder import Encoder
 from models.errors import BundleError
+from models.head import ShortHead
 from models.seq2seq import Seq2Seq
 from models.session import Session, open_session, provider
+from models.shortlist import Shortlist
 from models.task import Model, Task
 from models.tasks import TASKS
 
@@ -102,17 +104,26 @@ def load_model(
     roles = set(bundle.graphs(precision).graphs)
     if roles == {"forward"}:
         return Encoder(session("forward"), slots=slots, budget_tokens=budget_tokens)
-    if roles != {"encoder", "step"}:
+    shortlist = bundle.manifest.shortlist
+    needed = {"encoder", "step", "shortlisted", "words"} if shortlist else {"encoder", "step"}
+    if not needed <= roles:
         raise BundleError(
-            f"{bundle.folder}: {precision} graphs must be encoder and step, or forward alone, got {roles}"
+            f"{bundle.folder}: {precision} graphs must be {' and '.join(sorted(needed))}, or forward alone, got"
+            f" {', '.join(sorted(roles))}"
         )
     if bundle.manifest.generation is None:
         raise BundleError(f"{bundle.folder}: a model with a step graph needs the field generation")
     limits = bundle.manifest.limits
+    step, head = session("shortlisted" if shortlist else "step"), None
+    if shortlist:
+        head = ShortHead(
+            step, session("words"), Shortlist.read(bundle.path(shortlist)), bundle.manifest.generation, slots
+        )
     return Seq2Seq(
         session("encoder"),
-        session("step"),
+        step,
         bundle.manifest.generation,
+        head=head,
         source_length=limits.max_tokens,
         target_length=limits.max_new_tokens,
         slots=slots,

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.beams import BeamSearch
 from models.bundle import GenerationDefaults
-from models.decoding import Decoder, SequenceDecoder
+from models.decoding import Decoder
 from models.errors import BundleError
+from models.head import Head, WholeHead
 from models.packing import check_packed, pack
 from models.session import Binding, Session
-from models.task import Cost, Event, Row, RowId
+from models.task import Cost, Event, Generation, Row, RowId
 
 _STATE = ("tokens", "positions", "source_lengths", "source_last")
 _TOTALS = ("total", "source_total")
@@ -47,6 +47,7 @@ class Seq2Seq:
         generation: start and end tokens of the model.
         source_length: longest source, in tokens.
         target_length: most new tokens of a row.
+        head: of the step graph, for as many slots; None for one that writes the whole vocabulary.
         slots: sequences that decode side by side.
         budget_tokens: `room` lets one `admit` encode so many source tokens, so that running rows do not wait longer.
 
@@ -62,17 +63,20 @@ class Seq2Seq:
         *,
         source_length: int,
         target_length: int,
+        head: Head | None = None,
         slots: int = 32,
         budget_tokens: int = 512,
     ) -> None:
         _check(encoder, step)
         self.padding_tokens = 0  # sources are packed, and a step computes one token for each row
         self._encoder, self._step, self._generation = encoder, step, generation
+        self._head = WholeHead(step, generation, slots) if head is None else head
         self._slots, self._budget_tokens = slots, budget_tokens
         self._lengths = {"source": source_length, "target": target_length}
         self._running: dict[RowId, _Running] = {}
         self._occupants: list[_Running] = []
         self._bindings: dict[int, Binding] = {}
+        self._bound_layout = self._head.layout
         self._past, self._cross = self._cache("past", target_length), self._cache("cross", source_length)
         self._caches = {
             **dict(zip(_names(step, "past"), self._past, strict=True)),
@@ -89,8 +93,6 @@ class Seq2Seq:
             for name in _of_source_tokens(step)
         }
         self._totals = {name: np.zeros((), np.int32) for name in _TOTALS}
-        self._next = np.zeros(slots, np.int64)
-        self._logits = np.zeros((slots, *_sizes(step.outputs["logits"].shape[1:])), np.float32)
 
     def cost(self, row: Row) -> Cost:
         """A slot for each beam, and the source's tokens.
@@ -116,14 +118,15 @@ class Seq2Seq:
         needed = sum(self.cost(row).slots for row in rows.values())
         if needed > self.room().slots:
             raise ValueError(f"rows of {needed} slots were admitted to {self.room().slots} free ones")
-        decoders = [self._decoder(row) for row in rows.values()]
+        settings = [self._settings(row) for row in rows.values()]
         packed = pack(list(rows.values()))
         outputs = self._encoder.run(packed.feeds(self._encoder.inputs))
         by_row = {name: packed.split(output) for name, output in outputs.items()}
-        for index, ((id_, row), decoder) in enumerate(zip(rows.items(), decoders, strict=True)):
+        for index, ((id_, row), generation) in enumerate(zip(rows.items(), settings, strict=True)):
             encoded = by_row["cross"][index]
             start, length = len(self._occupants), len(encoded)
             stop = start + self.cost(row).slots
+            decoder = self._head.enter(row, generation, range(start, stop))
             self._cross[:, start:stop, :, :length] = encoded.transpose(1, 2, 0, 3)[:, None]
             for name, cache in self._sources.items():
                 cache[start:stop, :length] = by_row[name][index]
@@ -144,11 +147,11 @@ class Seq2Seq:
         self._totals["source_total"][...] = state["source_lengths"].max()
         self._binding(count).run()
         state["positions"] += 1
-        likeliest = self._next[:count].tolist()
-        read = list(likeliest)
+        likeliest, logits = self._head.read(count)
+        read = [0] * count
         events = []
         for running in self._running.values():
-            tokens, parents, new, finish = running.decoder.advance(likeliest, self._logits, running.slots)
+            tokens, parents, new, finish = running.decoder.advance(likeliest, logits, running.slots)
             events.append(Event(running.row, tokens=new, finish=finish))
             if finish is None:
                 if parents:
@@ -163,6 +166,7 @@ class Seq2Seq:
         """Free the slots of these rows; unknown ids are ignored."""
         for id_ in ids:
             if (running := self._running.pop(id_, None)) is not None:
+                self._head.leave(running.decoder)
                 for slot in sorted(running.slots, reverse=True):
                     self._leave(slot)
 
@@ -170,15 +174,16 @@ class Seq2Seq:
         """Free every slot."""
         self._running.clear()
         self._occupants.clear()
+        self._head.clear()
 
-    def _decoder(self, row: Row) -> Decoder:
+    def _settings(self, row: Row) -> Generation:
         if row.generation is None:
             raise ValueError("a row without generation settings came to a model that generates")
         source, target = len(row.tokens), row.generation.max_new_tokens
         if source > self._lengths["source"] or target > self._lengths["target"]:
             limits = f"{self._lengths['source']} and {self._lengths['target']}"
             raise ValueError(f"a row has {source} source and up to {target} new tokens, the caches hold {limits}")
-        return (BeamSearch if row.generation.num_beams > 1 else SequenceDecoder)(row.generation, self._generation)
+        return row.generation
 
     def _regroup(self, running: _Running, parents: Sequence[int]) -> None:
         """Let every beam go on from its parent.
@@ -208,21 +213,23 @@ class Seq2Seq:
             self._cross[:, slot, :, :cross] = self._cross[:, last, :, :cross]
             for cache in self._sources.values():
                 cache[slot, :cross] = cache[last, :cross]
+            self._head.move(last, slot)
             self._occupants[slot] = moved = self._occupants[last]
             moved.slots[moved.slots.index(last)] = slot
         self._occupants.pop()
 
     def _binding(self, count: int) -> Binding:
-        """The step graph bound to the first `count` slots.
-
-        Logits are always bound: the graph computes them anyway, and where it writes them makes no difference.
-        """
+        """The step graph bound to the first `count` slots, and to the head's words as they are now."""
+        if self._bound_layout != self._head.layout:
+            self._bindings.clear()
+            self._bound_layout = self._head.layout
         if count not in self._bindings:
             caches = {name: cache[:count] for name, cache in self._caches.items()}
             state = {name: array[:count] for name, array in (self._state | self._sources).items()}
-            outputs: dict[str, NDArray[Any]] = {"next": self._next[:count], "logits": self._logits[:count]}
-            outputs |= {f"present_{name}": cache for name, cache in caches.items()}
-            self._bindings[count] = self._step.bind(state | self._totals | caches, outputs)
+            outputs = {**self._head.outputs(count), **{f"present_{name}": cache for name, cache in caches.items()}}
+            self._bindings[count] = self._step.bind(
+                {**state, **self._totals, **caches, **self._head.inputs(count)}, outputs
+            )
         return self._bindings[count]
 
     def _cache(self, kind: str, length: int) -> NDArray[Any]:
@@ -238,7 +245,7 @@ def _names(step: Session, kind: str) -> list[str]:
 
 
 def _of_source_tokens(step: Session) -> list[str]:
-    known = {*_STATE, *_TOTALS, *_names(step, "past"), *_names(step, "cross")}
+    known = {*_STATE, *_TOTALS, *(name for kind in ("past", "cross", "head") for name in _names(step, kind)), "allowed"}
     return [name for name in step.inputs if name not in known]
 
 

@@ -170,6 +170,10 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
         f"{manifest.name} {manifest.version}: {len(files)} files hash to what the manifest says,"
         f" {sum(file.bytes for file in files) / 1e6:.1f} MB"
     )
+    if manifest.shortlist is not None:
+        typer.echo(
+            f"a shortlist of {manifest.shortlist.bytes / 1e6:.1f} MB: a row writes what is likely for its source"
+        )
     for precision in manifest.precisions:
         settings = Settings(models=(ModelSettings(bundle=bundle, precision=precision),))
         with progress.status(f"loading the {precision} graphs and answering the example"):

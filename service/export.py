@@ -52,6 +52,14 @@ def export(
     recipe: Annotated[
         Path | None, typer.Option(help="TOML file with what the checkpoint does not say of itself.")
     ] = None,
+    shortlist: Annotated[
+        Path | None,
+        typer.Option(
+            help="Lines of SOURCE<TAB>TRANSLATION, .xz or not: makes translation faster by the words that are likely"
+            " for each source.",
+            metavar="PARALLEL_TEXT",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle, and hold it against the checkpoint."""
@@ -71,6 +79,7 @@ def export(
         source_languages=tuple(source_language or ()),
         target_languages=tuple(target_language or ()),
         recipe=recipe,
+        shortlist=shortlist,
         replace_bundle=force,
     )
     with _progress() as progress, warnings.catch_warnings():

@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipe", type=Path, required=True, help="TOML file, see models/export/recipe.py")
     parser.add_argument("--precision", default="int8", choices=sorted(_PRECISIONS), help="graphs to keep")
     parser.add_argument("--reference", type=Path, help="also write the checkpoint's answers for tests, as .npz")
+    parser.add_argument("--shortlist", type=Path, help="lines of a source, a tab and its translation, .xz or not")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
                 precisions=_PRECISIONS[options.precision],
                 replace_bundle=True,
                 reference=options.reference,
+                parallel=options.shortlist,
                 report=status.update,
             )
     except ModelError as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from models.bundle import Manifest
+from models.bundle import File, Manifest
 from models.export.errors import ExportError
 from models.export.parity import Parity
 from models.export.recipe import Card, Operators
@@ -54,6 +54,7 @@ def model_card(
                 ("Licence of the weights", manifest.licence),
                 ("Source", manifest.source),
                 ("Version", manifest.version),
+                *([("Shortlist", _shortlist(manifest.shortlist))] if manifest.shortlist else []),
                 ("Limits", f"{limits.max_tokens} input tokens, {limits.max_new_tokens} new tokens for one row"),
                 ("Made by", manifest.created_by),
             ],
@@ -99,6 +100,10 @@ def _layout(manifest: Manifest) -> str:
     if "padded_tokens" in names:
         return "padded: rows of similar lengths are filled up to the longest; float32 only"
     return "padding-free: rows of any lengths stand side by side"
+
+
+def _shortlist(file: File) -> str:
+    return f"a row writes words that are likely for its source alone; {file.bytes / 1e6:.1f} MB"
 
 
 def _size(manifest: Manifest, name: str) -> str:

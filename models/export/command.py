@@ -25,6 +25,7 @@ class Order:
         revision: on the hub.
         name: wins over that of the recipe, as the languages do.
         recipe: a TOML file; None derives one.
+        shortlist: a parallel text to learn one from.
         replace_bundle: a bundle at `out` may be replaced.
     """
 
@@ -38,6 +39,7 @@ class Order:
     source_languages: tuple[str, ...] = ()
     target_languages: tuple[str, ...] = ()
     recipe: Path | None = None
+    shortlist: Path | None = None
     replace_bundle: bool = False
 
 
@@ -75,6 +77,7 @@ def export_order(order: Order, report: Callable[[str], None]) -> tuple[Table, st
         _recipe(order, origin),
         precisions=(order.precision,),
         operators=order.operators,
+        parallel=order.shortlist,
         replace_bundle=order.replace_bundle,
         report=report,
     )

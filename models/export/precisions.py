@@ -10,8 +10,9 @@ from torch import nn
 from models.bundle import File, Graph, Graphs, Limits, Precision, Role, sha256_of
 from models.export.checkpoint import Checkpoint
 from models.export.errors import ExportError
-from models.export.graphs import save, trace
+from models.export.graphs import Source, save, trace
 from models.export.recipe import Operators
+from models.export.shortlisting import shortlisted_sources
 from models.nets.fp16 import to_fp16
 from models.nets.int8 import to_int8
 from models.nets.standard import to_standard
@@ -35,9 +36,13 @@ def write_graphs(
     *,
     precisions: Sequence[Precision],
     operators: Operators,
+    shortlisted: bool = False,
     report: Report,
 ) -> dict[Precision, Graphs]:
     """Write `PRECISION/ROLE.onnx` and the weights that the graphs of a precision share.
+
+    Args:
+        shortlisted: also the graphs that a bundle with a shortlist has.
 
     Raises:
         ExportError: the limits are beyond the checkpoint, or its family does not have a precision.
@@ -57,14 +62,19 @@ def write_graphs(
         folder = staged / precision
         folder.mkdir()
         models = {}
+        converted: dict[Role, Source] = {}
         for role, source in sources.items():
-            report(f"tracing {role}, {precision}")
             module = _IN_PRECISION[precision](source.module)
             arguments = _in_float16(source.arguments) if precision == "fp16" else source.arguments
             if operators == "standard":
                 module = to_standard(module)
+            converted[role] = replace(source, module=module, arguments=arguments)
+        if shortlisted:
+            converted |= shortlisted_sources(converted["step"])
+        for role, source in converted.items():
+            report(f"tracing {role}, {precision}")
             try:
-                models[role] = trace(replace(source, module=module, arguments=arguments))
+                models[role] = trace(source)
             except Exception as error:  # torch raises its own
                 reason = str(error.__cause__ or error).strip().partition("\n")[0]
                 raise ExportError(f"this checkpoint's {role} cannot be traced by torch: {reason}") from error
@@ -75,7 +85,7 @@ def write_graphs(
                 inputs=tuple(source.inputs),
                 outputs=tuple(source.outputs),
             )
-            for role, source in sources.items()
+            for role, source in converted.items()
         }
         written[precision] = Graphs(graphs=graphs, weights=describe(staged, weights) if weights else None)
     return written

@@ -34,6 +34,7 @@ from models.export.parity import Parity, answers, compare, random_rows, require_
 from models.export.precisions import BYTES_PER_PARAMETER, Report, describe, write_graphs
 from models.export.recipe import Operators, Recipe
 from models.export.reference import save_reference
+from models.export.shortlisting import SHORTLIST_FILE, learn
 from models.export.staging import require_place, require_space, staging
 from models.export.tokenizer import TOKENIZER_FILE, Converted, converted_tokenizer
 from models.task import Row, Task
@@ -58,6 +59,7 @@ def export(
     operators: Operators = "onnxruntime",
     replace_bundle: bool = False,
     reference: Path | None = None,
+    parallel: Path | None = None,
     report: Report = lambda _step: None,
 ) -> tuple[Bundle, tuple[Parity, ...]]:
     """Export a checkpoint directory to a bundle at `out`.
@@ -70,6 +72,7 @@ def export(
         operators: `onnxruntime` uses its own where they are faster, `standard` none but those of ONNX itself.
         replace_bundle: a bundle at `out` may be replaced.
         reference: also write the checkpoint's answers to the recipe's requests there.
+        parallel: a parallel text from which the bundle gets a shortlist, see `models.export.shortlisting.learn`.
         report: is told what is being done.
 
     Raises:
@@ -80,6 +83,10 @@ def export(
     found = recognise(source, task)
     report("converting the tokenizer")
     converted = None if task == Recommendation.id else converted_tokenizer(source, found.vocabulary, _texts(recipe))
+    learned = None
+    if parallel is not None:
+        report(f"learning a shortlist from {parallel}")
+        learned = learn(parallel, source, task, converted, found.vocabulary)
     languages = settled(source, task, recipe.languages, converted.languages if converted else None)
     report(f"reading {source}")
     family, checkpoint = open_checkpoint(source)
@@ -116,7 +123,15 @@ def export(
             created_by=_created_by(),
         )
         requests = _reference_rows(Bundle(staged, manifest), (example, *recipe.references))
-        graphs = write_graphs(checkpoint, limits, staged, precisions=made, operators=operators, report=report)
+        graphs = write_graphs(
+            checkpoint,
+            limits,
+            staged,
+            precisions=made,
+            operators=operators,
+            shortlisted=learned is not None,
+            report=report,
+        )
         manifest = manifest.model_copy(update={"precisions": graphs})
         bundle = seal(manifest, staged)
         report("comparing with the checkpoint")
@@ -134,6 +149,9 @@ def export(
         save_reference(staged / PARITY_FILE, requests[:PARITY_ROWS], expected[: len(requests)][:PARITY_ROWS])
         kept = {precision: manifest.precisions[precision] for precision in precisions}
         manifest = manifest.model_copy(update={"precisions": kept, "parity": describe(staged, staged / PARITY_FILE)})
+        if learned is not None:
+            learned.shortlist.save(staged / SHORTLIST_FILE)
+            manifest = manifest.model_copy(update={"shortlist": describe(staged, staged / SHORTLIST_FILE)})
         card = model_card(manifest, recipe.card, architecture, operators, parities)
         (staged / CARD_FILE).write_text(card, encoding="utf-8")
         seal(manifest, staged)

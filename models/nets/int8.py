@@ -15,7 +15,8 @@ from models.nets.layers import with_parts
 
 Multiply: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-_LEVELS = 127
+LEVELS = 127
+"""Of the largest magnitude, of a row or a weight."""
 _SMALLEST = 1e-8
 
 
@@ -27,7 +28,7 @@ class Int8Table(nn.Module):
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        scales = torch.linalg.vector_norm(weight, torch.inf, 1).clamp(min=_SMALLEST) / _LEVELS
+        scales = torch.linalg.vector_norm(weight, torch.inf, 1).clamp(min=_SMALLEST) / LEVELS
         self.register_buffer("values", (weight / scales[:, None]).round_().to(torch.int8))
         self.register_buffer("scales", scales)
 
@@ -77,6 +78,15 @@ def matmul_integer(
     return product.to(torch.float32) * (scales * step)
 
 
+def levels_of(hidden: torch.Tensor, zero: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Float [rows, width] to levels around `zero`, of its dtype, and each row's largest magnitude, float [rows, 1]."""
+    largest = hidden.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
+    levels: torch.Tensor = torch.onnx.ops.symbolic(
+        "QuantizeLinear", [hidden / largest, torch.tensor(1 / LEVELS), zero], dtype=zero.dtype, shape=hidden.shape
+    )
+    return levels, largest
+
+
 class Int8Linear(nn.Module):
     """A linear map by an operator on integers; it can be exported, not run in eager mode.
 
@@ -101,13 +111,10 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Float [rows, in] to float [rows, out]."""
-        largest = hidden.abs().amax(-1, keepdim=True).clamp(min=_SMALLEST)
-        step, zero = torch.tensor(1 / _LEVELS), torch.tensor(128, dtype=torch.uint8)
-        levels = torch.onnx.ops.symbolic(
-            "QuantizeLinear", [hidden / largest, step, zero], dtype=torch.uint8, shape=hidden.shape
-        )
+        zero = torch.tensor(128, dtype=torch.uint8)
+        levels, largest = levels_of(hidden, zero)
         weight = self.weight if self.transposed else self.weight.T
-        scaled = self.multiply(levels, zero, step, weight, self.scales) * largest
+        scaled = self.multiply(levels, zero, torch.tensor(1 / LEVELS), weight, self.scales) * largest
         return scaled if self.bias is None else scaled + self.bias
 
 

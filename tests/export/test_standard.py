@@ -40,11 +40,12 @@ def test_a_step_of_standard_operators_gives_the_same_logits_and_the_same_tokens(
     encoder, rows = open_session(bundle, "fp32", "encoder"), random_rows(checkpoint.vocabulary, manifest)
     sources = [row.tokens for row in rows]
     steps = open_session(bundle, "fp32", "step"), open_graph(tmp_path / "step.onnx", signature)
-    limits = {"source_length": manifest.limits.max_tokens, "target_length": manifest.limits.max_new_tokens}
-    of_own, of_standard = (
-        run(Seq2Seq(encoder, step, manifest.generation, slots=64, **limits), dict(enumerate(rows))).tokens
+    source_length, target_length = manifest.limits.max_tokens, manifest.limits.max_new_tokens
+    models = (
+        Seq2Seq(encoder, step, manifest.generation, slots=64, source_length=source_length, target_length=target_length)
         for step in steps
     )
+    of_own, of_standard = (run(model, dict(enumerate(rows))).tokens for model in models)
     assert of_standard == of_own
     assert len({tuple(tokens) for tokens in of_own.values()}) > 1
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.beams import BeamSearch, largest, log_softmax
+from models.beams import BeamSearch, Continuations, log_softmax, log_softmax_parts
 from models.bundle import GenerationDefaults
 from models.decoding import Decoder, SequenceDecoder
 from models.export.replay import teacher_forced
+from models.head import Head, WholeHead
 from models.load import load
 from models.seq2seq import Seq2Seq
 from models.task import Array, Generation, Row, Tokens
@@ -154,23 +155,41 @@ def test_probabilities_may_be_normalised_after_words_are_forbidden() -> None:
         assert search(BeamSearch(Generation(2, num_beams=2), defaults), logits_of, 2)[0] == expected
 
 
+def best(scores: Array, count: int, beams: int) -> tuple[Array, Tokens]:
+    nothing = np.zeros((beams, 1), np.float32)
+    return Continuations(scores.reshape(beams, -1), nothing, nothing, nothing).best(count)
+
+
 @untimed
 @given(
     st.lists(st.sampled_from([-np.inf, -3.0, -1.0, 0.0, 0.5]) | st.floats(-50, 0, width=32), min_size=16, max_size=64),
     st.integers(1, 80),
     st.integers(1, 16),
+    st.sampled_from([1, 2, 3]),
 )
-def test_the_largest_are_those_of_a_full_sort(values: list[float], repeats: int, count: int) -> None:
-    scores = np.tile(np.array(values, np.float32), repeats)
-    found = largest(scores, count)
-    assert scores[found].tolist() == sorted(scores.tolist(), reverse=True)[:count]
-    assert len(set(found.tolist())) == count
+def test_the_best_are_those_of_a_full_sort(values: list[float], repeats: int, count: int, beams: int) -> None:
+    scores = np.tile(np.array(values, np.float32), repeats * beams)
+    found, indices = best(scores, count, beams)
+    assert scores[indices].tolist() == found.tolist() == sorted(scores.tolist(), reverse=True)[:count]
+    assert len(set(indices.tolist())) == count
 
 
 def test_the_first_of_equals_comes_first() -> None:
     scores = np.full(5000, -1.0, np.float32)
     scores[[4000, 300, 20]] = 0
-    assert largest(scores, 5).tolist() == [20, 300, 4000, 0, 1]
+    for beams in (1, 4):
+        assert best(scores, 5, beams)[1].tolist() == [20, 300, 4000, 0, 1]
+
+
+@untimed
+@given(st.integers(0, 10**6))
+def test_the_best_have_the_bits_of_log_probabilities_that_are_written_out(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, scores = (rng.normal(0, 3, size).astype(np.float32) for size in ((3, 1000), (3, 1)))
+    found, indices = Continuations(logits, *log_softmax_parts(logits), scores).best(6)
+    log_softmax(logits)
+    logits += scores
+    assert found.tolist() == logits.ravel()[indices].tolist() == np.sort(logits.ravel())[: -6 - 1 : -1].tolist()
 
 
 SENTENCES = (
@@ -191,11 +210,18 @@ def sources() -> list[Tokens]:
     return [row.tokens for row in next(loaded.task.solve(requests))]
 
 
-def embedded(slots: int) -> tuple[Seq2Seq, GenerationDefaults]:
+class OneBeam(WholeHead):
+    """Decodes by beam search also where a row asks for a single beam."""
+
+    def enter(self, _row: Row, generation: Generation, _slots: range) -> Decoder:
+        return BeamSearch(generation, self._defaults)
+
+
+def embedded(slots: int, head: Head | None = None) -> tuple[Seq2Seq, GenerationDefaults]:
     defaults = opened(TRANSLATION).manifest.generation
     assert defaults is not None
     encoder, step = session(TRANSLATION, "encoder"), session(TRANSLATION, "step")
-    return Seq2Seq(encoder, step, defaults, source_length=64, target_length=64, slots=slots), defaults
+    return Seq2Seq(encoder, step, defaults, source_length=64, target_length=64, head=head, slots=slots), defaults
 
 
 def test_beams_find_likelier_translations_than_greedy_search() -> None:
@@ -229,7 +255,6 @@ def test_one_beam_is_greedy_search_on_the_embedded_model() -> None:
     seq2seq, defaults = embedded(8)
     generation = Generation(max_new_tokens=40, early_stopping=True)
     greedy = run(seq2seq, {index: Row(row, generation=generation) for index, row in enumerate(sources())})
+    seq2seq, _ = embedded(8, OneBeam(session(TRANSLATION, "step"), defaults, 8))
     for index, row in enumerate(sources()[:3]):
-        decoder = BeamSearch(generation, defaults)
-        seq2seq._decoder = lambda _row, decoder=decoder: decoder  # type: ignore[method-assign,misc]
         assert run(seq2seq, {0: Row(row, generation=generation)}).tokens[0] == greedy.tokens[index]

@@ -288,7 +288,7 @@ def test_a_row_with_more_beams_than_the_model_has_slots_is_refused_instead_of_wa
 
 def test_graphs_that_do_not_fit_each_other_are_refused() -> None:
     step, encoder = session(TRANSLATION, "step"), session(TRANSLATION, "encoder")
-    sizes = {"source_length": 8, "target_length": 8}
+    sizes: dict[str, Any] = {"source_length": 8, "target_length": 8}
     with pytest.raises(BundleError, match=r"keys and values .*, the step graph holds"):
         Seq2Seq(session(SUMMARIZATION, "encoder"), step, defaults(), **sizes)
     with pytest.raises(BundleError, match="the encoder graph has no output copy_keys, source_tokens"):
