@@ -179,6 +179,8 @@ def test_the_first_of_equals_comes_first() -> None:
     scores[[4000, 300, 20]] = 0
     for beams in (1, 4):
         assert best(scores, 5, beams)[1].tolist() == [20, 300, 4000, 0, 1]
+    scores[4999] = 1
+    assert best(scores, 5, 1)[1].tolist() == [4999, 20, 300, 4000, 0]
 
 
 @untimed

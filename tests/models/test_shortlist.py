@@ -58,11 +58,12 @@ def test_beams_over_candidates_are_those_over_a_vocabulary_that_has_nothing_else
     """Forced, suppressed and repeated tokens keep their meaning when words are numbered by their place."""
     candidates = np.array([0, 1, 4, 5, 9, 12, 17])
     defaults = GenerationDefaults(
-        decoder_start_token_id=0,
-        eos_token_id=1,
+        decoder_start_token_id=4,
+        eos_token_id=5,
         forced_bos_token_id=12,
-        suppressed_token_ids=(0, 3),
-        bad_words=((9, 4), (3, 4), (17, 5)),
+        suppressed_token_ids=(4, 3),
+        bad_words=((9, 0), (3, 4), (17, 1)),
+        min_new_tokens=5,
         max_new_tokens=8,
     )
     generation = Generation(8, num_beams=2, no_repeat_ngram_size=2, repetition_penalty=1.2)
