@@ -7,14 +7,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PEERS := .venv-peers
 PINS := pyproject.toml constraints.txt
 
-.PHONY: serve test lint docs load parity bench footprint soak peers
+.PHONY: serve test test-cluster lint docs load parity bench footprint soak peers
 
 # PORT, from the environment or as `make serve PORT=8123`, reaches the command by itself.
 serve: $(VENV)/serve.stamp
 	@exec $(BIN)/heedful serve
 
 test: lint docs
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not nightly"
+
+# Every test on a real Ray cluster, also those that break one for minutes: for the night, since they take longer than five.
+# Those with several nodes need root, and redis-server where the head is restarted; else they are skipped.
+test-cluster: $(VENV)/test.stamp
+	$(BIN)/pytest tests/cluster
 
 # How near exported graphs are to their checkpoints, for every family; docs/export.md shows the table.
 parity: $(VENV)/test.stamp

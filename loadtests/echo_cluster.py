@@ -3,22 +3,22 @@
 from pathlib import Path
 
 from loadtests import echo
-from service import cluster
+from service.cluster import build, front, replica, run_cluster
 from service.settings import Settings
 
 
-class Replica(cluster.ModelReplica):
+class Replica(replica.ModelReplica):
     """With the echo among its tasks."""
 
 
-class Gateway(cluster.Gateway):
+class Gateway(front.Gateway):
     """With the echo among its tasks."""
 
 
 def run(settings: Settings, run_folder: Path) -> None:
     """Serve until SIGTERM."""
-    cluster.ModelReplica, cluster.Gateway = Replica, Gateway  # type: ignore[misc]
-    cluster.run_cluster(settings, run_folder, lambda: None)
+    vars(build).update(ModelReplica=Replica, Gateway=Gateway)
+    run_cluster(settings, run_folder, lambda _address: None)
 
 
 __all__ = ["Gateway", "Replica", "echo", "run"]

@@ -1,14 +1,12 @@
-"""The heedful command: serve, run, models, export, check, bench; its user's mistake is one sentence and exit code 2."""
+"""The heedful command and what it does by itself; a mistake of its user is one sentence and exit code 2."""
 
 import asyncio
-import contextlib
 import json
 import shlex
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,13 +23,15 @@ from models.export.sample import TOLERANCE, Distance, check_sample
 from models.tasks import TASKS
 from service import logs
 from service.bench import bench
+from service.configuration import load_settings
 from service.contract import ModelCard
-from service.errors import ServiceError, StartError, UsageError
+from service.errors import ServiceError, SettingsError, StartError, UsageError
 from service.export import export
 from service.hosting import Call, LocalHost, model_cards
-from service.ray_environment import prepare
+from service.operate import config, deploy, environment, remove, rollback
+from service.ray_environment import address_file, prepare, run_folder
 from service.session import in_own_session
-from service.settings import ModelSettings, Settings, SettingsError, load_settings
+from service.settings import ModelSettings, Settings
 from service.terminal import by_option, lines_of, mistyped, request_of
 
 app = typer.Typer(
@@ -86,12 +86,15 @@ def serve(
         )
     listener = _listen(settings)
     if runtime is Runtime.embedded:
+        if any(model.canary for model in settings.models):
+            listener.close()
+            raise UsageError("a canary needs the cluster: leave out --runtime embedded, or the setting canary")
         from service.embedded import run_embedded
 
         run_embedded(settings, listener, ready)
         return
     listener.close()
-    with _run_folder() as folder:
+    with run_folder() as folder:
         sys.exit(in_own_session(lambda: _exit_code(lambda: _cluster(settings, folder, ready))))
 
 
@@ -99,7 +102,17 @@ def _cluster(settings: Settings, folder: Path, ready: Callable[[], None]) -> Non
     prepare(folder)
     from service.cluster import run_cluster
 
-    run_cluster(settings, folder, ready)
+    noted = address_file(settings.port)
+
+    def ready_at(address: str) -> None:
+        noted.parent.mkdir(parents=True, exist_ok=True)
+        noted.write_text(address, encoding="utf-8")
+        ready()
+
+    try:
+        run_cluster(settings, folder, ready_at)
+    finally:
+        noted.unlink(missing_ok=True)
 
 
 @app.command(epilog='Example: `heedful run translation "Good morning." "How are you?"`')
@@ -189,6 +202,15 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
     typer.echo(f"{bundle} is whole: serve it with HEEDFUL_BUNDLES={bundle.parent} heedful serve")
 
 
+app.command(epilog="Example: `heedful config --config heedful.yaml --serve > serve.yaml`")(config)
+app.command(epilog='Example: `eval "$(heedful environment)" && ray start --head`')(environment)
+app.command(epilog="Example: `heedful deploy en-fr bundles/en-fr-2`, or with `--canary 5` for a share of the requests")(
+    deploy
+)
+app.command(epilog="Example: `heedful remove en-fr`")(remove)
+app.command(epilog="Example: `heedful rollback en-fr`")(rollback)
+
+
 def main() -> None:
     """Run the command; without a word behind it, it shows its help."""
     words = sys.argv[1:] or ["--help"]
@@ -265,14 +287,6 @@ def _listen(settings: Settings) -> socket.socket:
         raise UsageError(
             f"cannot listen on {settings.host} port {settings.port}: {reason}; choose another with --port or --host"
         ) from None
-
-
-@contextlib.contextmanager
-def _run_folder() -> Iterator[Path]:
-    """An empty folder with a short path, gone at the end."""
-    parent = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - the folder in it is the user's alone
-    with tempfile.TemporaryDirectory(prefix="heedful-", dir=parent, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,12 @@ from service.errors import DeadlinePassed, Overloaded
 # Busy seconds after which a measurement counts 1/e. Long enough to average over some hundred steps, short enough that a
 # change of load shows within the few seconds that a refused caller is asked to wait.
 RATE_MEMORY_S = 10.0
+# What counts as capacity is the best rate of late: it falls to 1/e within so many busy seconds, since texts change.
+CAPACITY_MEMORY_S = 600.0
+# Busy seconds before a rate can count as capacity; the first few steps are no measure.
+CAPACITY_AFTER_S = 1.0
+# Over how many seconds the load is averaged.
+LOAD_MEMORY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +48,62 @@ class Rate:
     def __init__(self) -> None:
         self._tokens = 0.0
         self._busy_s = 0.0
+        self._capacity = 0.0
 
     def measure(self, tokens: int, busy_s: float) -> None:
         """An iteration took `busy_s` seconds and finished rows of `tokens` source tokens together, often none."""
         fade = math.exp(-busy_s / RATE_MEMORY_S)
         self._tokens = self._tokens * fade + tokens
         self._busy_s = self._busy_s * fade + busy_s
+        if self._busy_s >= CAPACITY_AFTER_S:
+            kept = self._capacity * math.exp(-busy_s / CAPACITY_MEMORY_S)
+            self._capacity = max(kept, self._tokens / self._busy_s)
 
     @property
     def tokens_per_s(self) -> float | None:
         """None before the first row has finished."""
         return self._tokens / self._busy_s if self._tokens > 0 and self._busy_s > 0 else None
+
+    @property
+    def capacity_tokens_per_s(self) -> float | None:
+        """The best rate of late: that of a model whose steps were full. None before a second of work."""
+        return self._capacity or None
+
+
+class Load:
+    """Which share of a model's capacity was used of late, by the clock; idle time lowers it."""
+
+    def __init__(self, now: float) -> None:
+        self._at = now
+        self._share = 0.0
+
+    def measure(self, tokens: int, busy_s: float, capacity_tokens_per_s: float | None, now: float) -> None:
+        """An iteration that has just ended took `busy_s` seconds and finished rows of `tokens` source tokens together.
+
+        While no capacity is known, busy time counts whole, as if every step had been full.
+        """
+        used_s = busy_s if capacity_tokens_per_s is None else tokens / capacity_tokens_per_s
+        self._share = self.share(now) + used_s / LOAD_MEMORY_S
+        self._at = now
+
+    def share(self, now: float) -> float:
+        """The load at `now`; 1 is all that the model can do."""
+        return self._share * math.exp(-(now - self._at) / LOAD_MEMORY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How much a model has to do.
+
+    Args:
+        backlog_s: seconds of work that waits and does not run yet, at the measured rate.
+        load: share of its capacity that was used of late.
+        idle_s: seconds since the last request was answered; 0 while there is one.
+    """
+
+    backlog_s: float
+    load: float
+    idle_s: float
 
 
 class Admission:
@@ -103,6 +154,11 @@ class Admission:
         """Seconds until all that waits and runs is done at the measured rate; 0 while there is no measurement."""
         rate = self.rate.tokens_per_s
         return 0.0 if rate is None else (self.waiting_tokens + self.running_tokens) / rate
+
+    def waiting_s(self) -> float:
+        """Seconds of work that waits and does not run yet, at the measured rate; 0 while there is no measurement."""
+        rate = self.rate.tokens_per_s
+        return 0.0 if rate is None else self.waiting_tokens / rate
 
     def retry_after_s(self) -> int:
         """The backlog in whole seconds, at least 1."""

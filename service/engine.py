@@ -13,7 +13,7 @@ from typing import TypeVar
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service import tracing
-from service.admission import Admission, Change, Limits
+from service.admission import Admission, Change, Limits, Load, Pressure
 from service.callers import Call, Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Draining, ServiceError
 from service.metrics import Observer
@@ -52,6 +52,8 @@ class Engine:
         # Shared with the callers' loops, guarded by the lock, which is never held while the model computes.
         self._lock = threading.Condition()
         self._admission = Admission(limits)
+        self._idle_since = time.monotonic()
+        self._load = Load(self._idle_since)
         self._next_row = 0
         self._accepted: dict[int, Caller] = {}  # every request that is not answered yet, with what it yielded last
         self._arrived: list[Batch] = []
@@ -87,6 +89,13 @@ class Engine:
         """Seconds until all accepted rows are done at the measured rate; 0 before the first measurement."""
         with self._lock:
             return self._admission.backlog_s()
+
+    def pressure(self) -> Pressure:
+        """How much there is to do."""
+        now = time.monotonic()
+        with self._lock:
+            idle_s = 0.0 if self._accepted else now - self._idle_since
+            return Pressure(self._admission.waiting_s(), self._load.share(now), idle_s)
 
     async def answer(
         self,
@@ -206,6 +215,7 @@ class Engine:
                 self._lock.notify()
             if self._accepted:
                 return
+            self._idle_since = time.monotonic()
             drained, self._drained = self._drained, []
         for loop, waiter in drained:
             with suppress(RuntimeError):  # that loop is closed
@@ -255,7 +265,9 @@ class Engine:
         with self._lock:
             self._admission.book(rows.change)
             if busy_s is not None:
-                self._admission.rate.measure(rows.finished_tokens, busy_s)
+                rate = self._admission.rate
+                rate.measure(rows.finished_tokens, busy_s)
+                self._load.measure(rows.finished_tokens, busy_s, rate.capacity_tokens_per_s, time.monotonic())
                 rows.finished_tokens = 0
         rows.change = Change()
 

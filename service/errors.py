@@ -13,6 +13,10 @@ class UsageError(Exception):
     """The command cannot do what it was asked; one sentence and a next step."""
 
 
+class SettingsError(Exception):
+    """A setting cannot be used; one sentence that names it and, where it stands in a file, the line."""
+
+
 class ServiceError(Exception):
     """The service cannot answer now; the request itself may be perfectly good.
 

@@ -188,7 +188,8 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
         if settings.log_text:
             note(request.scope, request=body.model_dump(mode="json", exclude_unset=True))
         until = deadline(request, settings.request_timeout_ms)
-        call = Call(card, body, until, is_long=len(await request.body()) > LONG_BODY_BYTES)
+        is_long = len(await request.body()) > LONG_BODY_BYTES
+        call = Call(card, body, until, is_long=is_long, request_id=request.state.request_id)
         try:
             if isinstance(body, WritingRequest) and body.stream:
                 return await _stream(request, host.stream(call))

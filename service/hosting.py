@@ -41,12 +41,14 @@ class Call:
         request: of the type of the model's task.
         deadline: on the clock of `time.monotonic()`, in seconds.
         is_long: its texts are tokenized beside the event loop, since others would wait for it.
+        request_id: the caller's, or one made for it.
     """
 
     card: ModelCard
     request: BaseModel
     deadline: float
     is_long: bool = False
+    request_id: str = ""
 
 
 class Host(Protocol):
@@ -226,6 +228,13 @@ class LocalHost:
 
     async def metrics(self) -> bytes:
         return render(self._registry)
+
+    def pressure(self) -> admission.Pressure:
+        """Of all models together: the longest backlog, the highest load, and how long none has had a request."""
+        each = [running.engine.pressure() for running in self._running.values()]
+        return admission.Pressure(
+            max(one.backlog_s for one in each), max(one.load for one in each), min(one.idle_s for one in each)
+        )
 
     def observer(self, card: ModelCard) -> Observer:
         # Another replica's model is asked for here while that replica is away and its path is below our prefix.

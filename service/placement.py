@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from service.contract import ModelCard
-from service.settings import ModelSettings, SettingsError
+from service.errors import SettingsError
+from service.settings import ModelSettings
 
 ROOT = "/v1"
 GATEWAY = "gateway"

@@ -4,8 +4,9 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from service.logs import OWN_LINES
@@ -26,7 +27,8 @@ def prepare(run_folder: Path) -> None:
     has_haproxy = os.environ.get(SWITCH, "1" if sys.platform == "linux" else "0") == "1"
     if not has_haproxy:
         logger.warning("without HAProxy, which Ray has on Linux, requests pass Ray's own proxy, several times slower")
-    for name, value in {**_RAY, **(_haproxy(run_folder) if has_haproxy else _WITHOUT_HAPROXY)}.items():
+    chosen = of_node() | _of_service(run_folder) if has_haproxy else _RAY | _WITHOUT_HAPROXY
+    for name, value in chosen.items():
         os.environ.setdefault(name, value)
 
 
@@ -47,18 +49,30 @@ _RAY = {
 _WITHOUT_HAPROXY = {SWITCH: "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
+_WITH_HAPROXY = {
+    SWITCH: "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+    # A request whose replica dies before the first byte is replayed on another: answering has no side effects. HAProxy
+    # can replay only what it has read whole, so it is told to; this variable is where an option fits in. A node that is
+    # cut off says nothing more, so its requests end when its checks have failed.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request"
+    "\n    default-server on-marked-down shutdown-sessions",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
+    # Every request would cost a datagram to a Python process; our own metrics count them.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+}
+
+
+def of_node() -> dict[str, str]:
+    """What every node of a cluster with HAProxy needs in its environment before `ray start`."""
+    return _RAY | _WITH_HAPROXY
+
+
+def _of_service(folder: Path) -> dict[str, str]:
+    """Ports and files that two services on one machine must not share."""
     ports = free_ports()
     return {
-        SWITCH: "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-        # A request whose replica dies before the first byte is replayed on another: answering has no side effects.
-        # HAProxy can replay only what it has read whole, so it is told to; this variable is where an option fits in.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
-        # Every request would cost a datagram to a Python process; our own metrics count them.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # Two services on one machine share neither ports nor files.
         "RAY_SERVE_HAPROXY_STATS_PORT": str(next(ports)),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(next(ports)),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(next(ports)),
@@ -69,6 +83,20 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
     }
+
+
+def address_file(port: int) -> Path:
+    """Where `heedful serve` notes the address of its Ray cluster for the commands that change it later."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "heedful" / f"ray-address-{port}"
+
+
+@contextmanager
+def run_folder() -> Iterator[Path]:
+    """An empty folder with a short path, gone at the end."""
+    parent = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 - the folder in it is the user's alone
+    with tempfile.TemporaryDirectory(prefix="heedful-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def free_ports() -> Iterator[int]:

@@ -1,14 +1,19 @@
-"""What an operator can set: `heedful.yaml`, the environment over the file, and the command's flags over both."""
+"""What an operator can set, with its defaults and bounds; `service.configuration` reads it from where it is kept."""
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as SourceError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import models
 from models.bundle import MANIFEST, Name, Precision, bundles_in
@@ -16,17 +21,26 @@ from models.bundle import MANIFEST, Name, Precision, bundles_in
 EMBEDDED_BUNDLES = Path(models.__file__).parent / "bundles"
 
 Folder = Annotated[Path, AfterValidator(Path.absolute)]
+Scaled = TypeVar("Scaled", bound=BaseModel)
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["text", "json"]
 ReplicaName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
-class SettingsError(Exception):
-    """A setting cannot be used; one sentence that names it."""
-
-
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Canary(Frozen):
+    """Another version of a model that answers a share of its requests, on the cluster.
+
+    Args:
+        bundle: its folder; of the same task.
+        percent: of the requests; which ones, their request ids decide.
+    """
+
+    bundle: Folder
+    percent: float = Field(gt=0, le=100)
 
 
 class ModelSettings(Frozen):
@@ -37,12 +51,18 @@ class ModelSettings(Frozen):
         name: in the route `/v1/{task}/{name}`; the bundle's own unless given.
         precision: of its graphs; chosen for the hardware unless given.
         replica: models that name the same replica share its process and its processor.
+        version: that the bundle must have, so that a folder whose content has changed is not served by accident.
+        canary: a version that takes a share of the requests.
+        previous: the bundle that was served before; `heedful rollback` returns to it.
     """
 
     bundle: Folder
     name: Name | None = None
     precision: Precision | None = None
     replica: ReplicaName = "models"
+    version: str | None = None
+    canary: Canary | None = None
+    previous: Folder | None = None
 
 
 class Limits(Frozen):
@@ -59,6 +79,53 @@ class Limits(Frozen):
     max_waiting_tokens: int = Field(262_144, gt=0)
 
 
+class Autoscaling(Frozen):
+    """How many replicas of a group there are, between two bounds.
+
+    Args:
+        policy: `backlog` looks at the seconds of work that wait, `ongoing_requests` is Ray Serve's own policy with its
+            own defaults, which counts requests.
+        min_replicas: 0 lets the last one go; the first caller then waits until the model is loaded.
+        max_replicas: at most so many.
+        backlog_s: seconds of work that may wait for each replica before there are more of them.
+        down_after_s: seconds for which one replica less must have sufficed before one goes.
+        zero_after_s: seconds without any request before the last one goes.
+    """
+
+    policy: Literal["backlog", "ongoing_requests"] = "backlog"
+    min_replicas: int = Field(1, ge=0, le=1000)
+    max_replicas: int = Field(ge=1, le=1000)
+    backlog_s: float = Field(2.0, gt=0, le=3600)
+    down_after_s: float = Field(120.0, ge=0, le=86_400)
+    zero_after_s: float = Field(600.0, ge=0, le=86_400)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is more than max_replicas {self.max_replicas}")
+        return self
+
+
+class GroupSettings(Frozen):
+    """What one group of models on the cluster has otherwise than the others; None is what `Settings` says."""
+
+    replicas: int | None = Field(None, ge=1, le=1000)
+    num_cpus: float | None = Field(None, gt=0, le=1024)
+    num_gpus: float | None = Field(None, ge=0, le=64)
+    limits: Limits | None = None
+    autoscaling: Autoscaling | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        return _fixed_or_scaled(self)
+
+
+def _fixed_or_scaled(scale: Scaled) -> Scaled:
+    if {"replicas", "autoscaling"} <= scale.model_fields_set:
+        raise ValueError("replicas and autoscaling exclude each other; autoscaling has min_replicas and max_replicas")
+    return scale
+
+
 def _some(listed: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
     if not listed:
         raise ValueError(
@@ -72,7 +139,7 @@ def _every_bundle(validated: dict[str, Any]) -> tuple[ModelSettings, ...]:
 
 
 class Settings(BaseSettings):
-    """Every setting with its default; `load_settings` reads them from where operators keep them.
+    """Every setting with its default; `service.configuration` reads them from where operators keep them.
 
     Args:
         host: address to listen on.
@@ -83,6 +150,11 @@ class Settings(BaseSettings):
         slots: rows that a generating model decodes side by side.
         replicas: of every group of models, on the cluster.
         cache_mb: megabytes of answers that each model keeps in memory for equal requests; 0 computes every answer.
+        num_cpus: that a replica reserves there; a core for each thread, or a share of what there is, unless given.
+        num_gpus: that a replica reserves; 0.25 lets four share a GPU.
+        autoscaling: in place of `replicas`.
+        groups: what single groups have otherwise, by the name that models give as their `replica`.
+        ray_address: of a running Ray cluster to serve on, as HOST:PORT or `auto`; one of its own unless given.
         request_timeout_ms: how long a request may take when its caller sends no `X-Request-Timeout-Ms`.
         drain_timeout_s: seconds that accepted requests get to finish after SIGTERM.
         log_level: from which on the log speaks; `info` has a line for each request.
@@ -100,12 +172,38 @@ class Settings(BaseSettings):
     slots: int = Field(32, ge=1, le=4096)
     replicas: int = Field(1, ge=1, le=1000)
     cache_mb: int = Field(0, ge=0, le=1_000_000)
+    num_cpus: float | None = Field(None, gt=0, le=1024)
+    num_gpus: float = Field(0, ge=0, le=64)
+    autoscaling: Autoscaling | None = None
+    groups: dict[ReplicaName, GroupSettings] = Field(default_factory=dict)
+    ray_address: str | None = Field(None, min_length=1)
     limits: Limits = Limits()
     request_timeout_ms: int = Field(60_000, ge=1, le=600_000)
     drain_timeout_s: float = Field(30.0, gt=0, le=3600)
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
     log_text: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        return _fixed_or_scaled(self)
+
+    @field_validator("groups")
+    @classmethod
+    def _of_models(cls, groups: dict[str, GroupSettings], info: ValidationInfo) -> dict[str, GroupSettings]:
+        known = {model.replica for model in info.data.get("models", ())}
+        for name in groups:
+            if known and name not in known:
+                raise ValueError(f"no model has the replica {name!r}; there are {', '.join(sorted(known))}")
+        return groups
+
+    def of_group(self, name: str) -> "Settings":
+        """The settings with what the group of this name has otherwise."""
+        group = self.groups.get(name, GroupSettings())
+        own = {key: value for key in GroupSettings.model_fields if (value := getattr(group, key)) is not None}
+        if "replicas" in own:
+            own["autoscaling"] = None
+        return self.model_copy(update=own)
 
     @property
     def url(self) -> str:
@@ -121,64 +219,5 @@ class Settings(BaseSettings):
         *_: Any,
         **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed: `load_settings` puts the sources in their order, so that a test sees no environment."""
+        """Only what is passed: `service.configuration` orders the sources, so that a test sees no environment."""
         return (init_settings,)
-
-
-def load_settings(config: Path | None = None, **flags: object) -> Settings:
-    """Merge the defaults, the file, the environment (`HEEDFUL_PORT`, `HEEDFUL_LIMITS__MAX_BODY_BYTES`) and the flags.
-
-    The plain variable `PORT`, which many hosts set, counts as `HEEDFUL_PORT` where that is absent.
-
-    Args:
-        config: a YAML file with the fields of `Settings`.
-        flags: fields of `Settings`; None means not given.
-
-    Raises:
-        SettingsError: a source cannot be read, a key is unknown or a value does not fit.
-    """
-    values = _merge(_file(config) if config else {}, _environment())
-    values = _merge(values, {name: value for name, value in flags.items() if value is not None})
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
-
-
-def _file(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SettingsError(f"{path} must hold settings as `name: value`, got {content!r}")
-    return content
-
-
-def _environment() -> dict[str, Any]:
-    try:
-        values = EnvSettingsSource(Settings)()
-    except SourceError as error:
-        raise SettingsError(f"environment: {error}, expected JSON") from None
-    return ({"port": os.environ["PORT"]} if "PORT" in os.environ else {}) | values
-
-
-def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        key: _merge(low[key], value)
-        for key, value in high.items()
-        if isinstance(value, dict) and isinstance(low.get(key), dict)
-    }
-    return {**low, **high, **both}
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(Settings.model_fields)
-        return f"setting {key} is unknown; the settings are {known}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"setting {key}: {message}, got {first['input']!r}"

@@ -10,19 +10,24 @@ from onnx import TensorProto, helper, numpy_helper
 
 ITEMS = 50
 WIDTH = 1024
+FIRST_ITEM = 1  # the token of the first item; 0 is none
 
 
-def write_bundle(folder: Path, name: str, *, products: int = 0, **manifest: Any) -> Path:
+def write_bundle(
+    folder: Path, name: str, *, products: int = 0, seed: int = 0, poison: int | None = None, **manifest: Any
+) -> Path:
     """Write a bundle that scores the items after the last one of a history.
 
     Args:
         folder: where; made if need be.
         name: of the model.
         products: so many products of 1024 x 1024 matrices go with each pass, about 20 ms each on one core.
+        seed: of the scores.
+        poison: an item on which the graph fails, together with all rows of its pass.
         manifest: fields of the manifest to set otherwise.
     """
     folder.mkdir(parents=True)
-    (folder / "forward.onnx").write_bytes(_graph(products))
+    (folder / "forward.onnx").write_bytes(_graph(products, seed, poison))
     catalogue = [{"item": f"i{index}", "title": f"Thing {index}"} for index in range(ITEMS)]
     (folder / "catalogue.json").write_text(json.dumps(catalogue))
     graph = {"file": file(folder, "forward.onnx"), "inputs": ["tokens", "starts"], "outputs": ["scores"]}
@@ -52,10 +57,14 @@ def file(folder: Path, path: str) -> dict[str, object]:
     return {"path": path, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def _graph(products: int) -> bytes:
+def _graph(products: int, seed: int, poison: int | None) -> bytes:
     """Scores of a table's row; the products start from the tokens, so that none can be computed ahead of the pass."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
+    of_token = np.arange(ITEMS + 1)
+    if poison is not None:
+        of_token[poison + FIRST_ITEM] = 1_000_000  # no row of the table, so that ONNX Runtime refuses it
     weights = {
+        "of_token": of_token,
         "table": random.normal(size=(ITEMS + 1, ITEMS)).astype(np.float32),
         "matrix": (random.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32),
         "tiny": np.float32(1e-9),
@@ -64,7 +73,8 @@ def _graph(products: int) -> bytes:
     }
     nodes = [
         helper.make_node("Gather", ["tokens", "starts"], ["last"]),
-        helper.make_node("Gather", ["table", "last"], ["of_item"]),
+        helper.make_node("Gather", ["of_token", "last"], ["row"]),
+        helper.make_node("Gather", ["table", "row"], ["of_item"]),
         helper.make_node("Cast", ["tokens"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["numbers"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["sum", "tiny"], ["small"]),

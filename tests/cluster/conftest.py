@@ -1,6 +1,7 @@
 """A real cluster for the tests of this folder: two replicas with a quick model, and one whose passes take a while."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,12 @@ def alive(family: list[psutil.Process]) -> list[str]:
 
 
 def named(name: str, family: list[psutil.Process]) -> list[psutil.Process]:
-    """The processes whose command line has this name."""
-    return [each for each in family if name in " ".join(each.cmdline())]
+    """The processes whose command line has this name; one that ends meanwhile has none."""
+    found = []
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if name in " ".join(each.cmdline()) else []
+    return found
 
 
 def samples(http: httpx.Client, name: str, **labels: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from tests.tiny import file, write_bundle
 
 pytestmark = pytest.mark.cluster
 
-IN_FLIGHT = 12
+IN_FLIGHT = 16
 
 
 def is_ready(service: Service) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import Settings, load_settings
+from service.configuration import load_settings
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from service.settings import load_settings
+from service.configuration import load_settings
 from tests.serving import Service, free_port, start, stop
 
 ROOT = Path(__file__).parents[2]

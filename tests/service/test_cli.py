@@ -10,7 +10,10 @@ import pytest
 
 from tests.tiny import write_bundle
 
-COMMANDS = ("serve", "run", "models", "export", "check", "bench")
+COMMANDS = (
+    *("serve", "run", "models", "export", "check", "bench"),
+    *("config", "environment", "deploy", "remove", "rollback"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def sentence(run: subprocess.CompletedProcess[str]) -> str:
 def test_every_command_helps_with_an_example(bundles: Path, command: str) -> None:
     run = heedful(bundles, command, "--help")
     assert run.returncode == 0
-    assert f"Example: heedful {command} " in run.stdout
+    assert f"heedful {command}" in run.stdout.partition("Example: ")[2]
 
 
 def test_help_lists_the_commands(bundles: Path) -> None:
@@ -114,6 +117,8 @@ def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
         (["run", "translation", "x"], "no model for translation is configured"),
         (["run", "question-answering", "x"], "takes QUESTION and CONTEXT, got 1 texts"),
         (["run", "recommendation", "x"], "inputs/history/0 must be one of the model's 50 items, got 'x'"),
+        (["deploy", "x", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
+        (["remove", "x", "--port", "1"], "no service on Ray was started here on port 1; name its --port, or"),
         (["check", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml cannot be read as YAML"),
         (["serve", "--port", "70000"], "setting port: Input should be less than or equal to 65535, got 70000"),

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import SettingsError
 from service.hosting import model_cards
 from service.placement import place
-from service.settings import ModelSettings, Settings, SettingsError
+from service.settings import ModelSettings, Settings
 from tests.tiny import write_bundle
 
 

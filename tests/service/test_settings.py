@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, SettingsError, load_settings
+from service.configuration import load_settings
+from service.errors import SettingsError
+from service.settings import Settings
+from tests.tiny import write_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -52,38 +55,88 @@ def test_models_are_read_from_the_file_with_relative_paths_from_the_working_dire
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = config(tmp_path, "models:\n- {bundle: bundles/b, name: mine, precision: fp32, replica: alone}\n- bundle: /x")
+    write_bundle(tmp_path / "own" / "b", "b")
+    write_bundle(tmp_path / "own" / "x", "x")
+    path = config(
+        tmp_path,
+        f"models:\n- {{bundle: own/b, name: mine, precision: fp32, replica: alone}}\n- bundle: {tmp_path}/own/x",
+    )
     first, second = load_settings(path).models
     assert (first.bundle, first.name, first.precision, first.replica) == (
-        tmp_path / "bundles/b",
+        tmp_path / "own/b",
         "mine",
         "fp32",
         "alone",
     )
-    assert (second.bundle, second.name, second.precision, second.replica) == (Path("/x"), None, None, "models")
+    assert (second.bundle, second.name, second.precision, second.replica) == (tmp_path / "own/x", None, None, "models")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "line", "words"),
     [
-        ("port: 70000", ["setting port", "65535", "70000"]),
-        ("port: [1]", ["setting port", "integer", "[1]"]),
-        ("prot: 1", ["setting prot is unknown", "port"]),
-        ("limits: {max_body_bytes: 0}", ["setting limits.max_body_bytes", "greater than 0", "0"]),
-        ("models: [{bundle: x, precision: int3}]", ["setting models.0.precision", "'int8'", "'int3'"]),
-        ("models: []", ["setting models", "at least one bundle"]),
-        ("models: [{name: x}]", ["setting models.0.bundle", "required"]),
-        ("- 1", ["heedful.yaml", "name: value", "[1]"]),
-        ("port: {", ["heedful.yaml", "YAML"]),
-        ("7: 8", ["heedful.yaml", "name: value"]),
+        ("host: a\nport: 70000", 2, ["setting port", "65535", "70000"]),
+        ("port: [1]", 1, ["setting port", "integer", "[1]"]),
+        ("\n\nprot: 1", 3, ["setting prot is unknown", "port"]),
+        ("limits:\n  max_body_bytes: 0", 2, ["setting limits.max_body_bytes", "greater than 0", "0"]),
+        ("limits:\n  # no\n  rows: 1", 3, ["limits.rows is unknown; the settings there are max_body_bytes, "]),
+        ("models: [{bundle: x, precision: int3}]", 1, ["setting models.0.precision", "'int8'", "'int3'"]),
+        (
+            "models:\n- bundle: x\n- bundle: y\n  canary:\n    bundle: z\n    percent: 101",
+            6,
+            ["models.1.canary.percent", "101"],
+        ),
+        ("models: []", 1, ["setting models", "at least one bundle"]),
+        ("port: 1\nmodels:\n\n- name: x", 4, ["setting models.0.bundle", "required"]),
+        ("models:\n- bundle: B1\n- bundle: nowhere", 3, ["models.1.bundle", "nowhere", "bundle.json is missing"]),
+        ("models:\n- bundle: B1\n- bundle: B1", 3, ["second recommendation model named 'one'", "in line 2"]),
+        ("models:\n- bundle: B1\n  version: '7'", 3, ["models.0.version is '7'", "is version '1'"]),
+        ("models:\n- bundle: B1\ngroups:\n  other: {replicas: 1}", 3, ["no model has the replica 'other'", "models"]),
+        ("autoscaling:\n  max_replicas: 1\n  min_replicas: 2", 1, ["min_replicas 2 is more than max_replicas 1"]),
+        ("groups:\n  models:\n    replicas: 2\n    autoscaling: {max_replicas: 2}", 2, ["exclude each other"]),
+        ("port: 1\nhost: x\nport: 2", 3, ["port is set a second time", "line 1"]),
+        ("host: x\nport: {", 2, ["YAML"]),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(tmp_path: Path, text: str, words: list[str]) -> None:
+def test_a_wrong_file_is_refused_in_one_line_that_names_line_and_key(
+    tmp_path: Path, text: str, line: int, words: list[str]
+) -> None:
+    text = text.replace("B1", str(write_bundle(tmp_path / "one", "one")))
     with pytest.raises(SettingsError) as caught:
         load_settings(config(tmp_path, text))
     message = str(caught.value)
     assert "\n" not in message
+    assert message.startswith(f"{tmp_path}/heedful.yaml:{line}"), message
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("text", ["- 1", "7: 8"])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"heedful\.yaml must hold settings as `name: value`, got "):
+        load_settings(config(tmp_path, text))
+
+
+def test_what_the_environment_says_wrong_is_not_blamed_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEEDFUL_LIMITS__MAX_BODY_BYTES", "0")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config(tmp_path, "limits: {max_body_bytes: 10}"))
+    assert str(caught.value).startswith("setting limits.max_body_bytes: ")
+
+
+def test_a_group_has_its_own_and_otherwise_everybody_s_settings(bundles: Path) -> None:
+    settings = Settings.model_validate(
+        {
+            "bundles": bundles,
+            "autoscaling": {"max_replicas": 3},
+            "num_gpus": 0.5,
+            "groups": {"models": {"replicas": 2, "limits": {"max_waiting_rows": 1}}},
+        }
+    )
+    own, other = settings.of_group("models"), settings.of_group("other")
+    assert (own.replicas, own.autoscaling, own.num_gpus, own.limits.max_waiting_rows) == (2, None, 0.5, 1)
+    assert other.autoscaling is not None
+    assert (other.autoscaling.max_replicas, other.limits.max_waiting_rows) == (3, 4096)
 
 
 def test_a_missing_file_and_a_wrong_variable_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

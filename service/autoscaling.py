@@ -1,0 +1,130 @@
+"""How many replicas a group should have, by the seconds of work that wait for each: pure, so tests need no clock.
+
+Up when more work waits than the bound allows, at most twofold at a time and not again before those have come. Down by
+one when one less would have sufficed for a while by what the replicas are seen to be able to do. A backlog alone could
+not say that: two replicas at 80 % have none, and one would drown.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+BACKLOG, LOAD, IDLE = "backlog_s", "load", "idle_s"
+"""What a replica reports: seconds of work that wait for it, the share of its capacity that it uses, and for how many
+seconds it has had no request."""
+
+# One replica less must keep this distance from its capacity, or the next small wave would bring the replica back.
+SUFFICIENT_LOAD = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """When to scale.
+
+    Args:
+        backlog_s: seconds of work that may wait for each replica.
+        down_after_s: seconds for which one replica less must have sufficed.
+        zero_after_s: seconds without any request before the last replica goes, where none are allowed.
+    """
+
+    backlog_s: float
+    down_after_s: float
+    zero_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a group.
+
+    Args:
+        now_s: on any clock, in seconds.
+        running: replicas that take requests.
+        target: replicas that there should be by the last decision.
+        least, most: bounds on the decision.
+        requests: that run or wait anywhere, also where there is no replica yet.
+        backlogs_s: of each replica that has reported, in seconds of work.
+        loads: of the same replicas, as shares of one replica's capacity.
+        idle_s: for how long none of them has had a request.
+    """
+
+    now_s: float
+    running: int
+    target: int
+    least: int
+    most: int
+    requests: float
+    backlogs_s: Sequence[float] = ()
+    loads: Sequence[float] = ()
+    idle_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Since when one replica less would do; None while it would not."""
+
+    spare_s: float | None = None
+
+
+def decide(seen: Seen, bounds: Bounds, since: Since) -> tuple[int, Since]:
+    """How many replicas there should be, and what to remember for the next look."""
+    target = min(max(seen.target, seen.least), seen.most)
+    if target == 0:
+        return (1 if seen.requests > 0 and seen.most > 0 else 0), Since()
+    backlog_s = sum(seen.backlogs_s)
+    wanted = math.ceil(backlog_s / bounds.backlog_s)
+    if wanted > target:
+        arrived = seen.running >= target
+        return (min(wanted, 2 * target, seen.most) if arrived else target), Since()
+    if target == 1:
+        last_goes = seen.least == 0 and seen.running == 1 and seen.idle_s >= bounds.zero_after_s
+        return (0 if last_goes else 1), Since()
+    if target == seen.least or not _one_less_suffices(seen, target, backlog_s, bounds):
+        return target, Since()
+    spare_s = seen.now_s if since.spare_s is None else since.spare_s
+    goes = seen.now_s - spare_s >= bounds.down_after_s
+    return (target - 1, Since()) if goes else (target, Since(spare_s))
+
+
+def _one_less_suffices(seen: Seen, target: int, backlog_s: float, bounds: Bounds) -> bool:
+    if seen.running != target or len(seen.loads) < target:  # some are on their way, or have not reported yet
+        return False
+    fewer = target - 1
+    return sum(seen.loads) <= SUFFICIENT_LOAD * fewer and backlog_s <= bounds.backlog_s * fewer / 2
+
+
+class _Context(Protocol):
+    """The part of Ray Serve's `AutoscalingContext` that the decision needs."""
+
+    current_num_replicas: int
+    target_num_replicas: int
+    total_num_requests: float
+    aggregated_metrics: Mapping[str, Mapping[Any, float]]
+    capacity_adjusted_min_replicas: int
+    capacity_adjusted_max_replicas: int
+    policy_state: Mapping[str, Any]
+    current_time: float
+
+
+class BacklogPolicy:
+    """`decide` as Ray Serve calls it: `AutoscalingPolicy(policy_function="service.autoscaling:BacklogPolicy")`."""
+
+    def __init__(self, *, backlog_s: float, down_after_s: float, zero_after_s: float) -> None:
+        self._bounds = Bounds(backlog_s, down_after_s, zero_after_s)
+
+    def __call__(self, context: _Context) -> tuple[int, dict[str, Any]]:
+        """The number of replicas, and the policy's state."""
+        reported = context.aggregated_metrics
+        seen = Seen(
+            now_s=context.current_time,
+            running=context.current_num_replicas,
+            target=context.target_num_replicas,
+            least=context.capacity_adjusted_min_replicas,
+            most=context.capacity_adjusted_max_replicas,
+            requests=context.total_num_requests,
+            backlogs_s=tuple(reported.get(BACKLOG, {}).values()),
+            loads=tuple(reported.get(LOAD, {}).values()),
+            idle_s=min(reported.get(IDLE, {}).values(), default=0.0),
+        )
+        decided, since = decide(seen, self._bounds, Since(context.policy_state.get("spare_s")))
+        return decided, {"spare_s": since.spare_s}

@@ -1,0 +1,133 @@
+"""The processes with the models of one group: their routes, and what the gateway and the autoscaler ask them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from ray import serve
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import logs, tracing
+from service.autoscaling import BACKLOG, IDLE, LOAD
+from service.callers import Timing
+from service.cluster.canary import DividedHost, Routes
+from service.gateway import create_app
+from service.hosting import Call, Host, LocalHost
+from service.serve_config import canary_name
+from service.settings import Settings
+
+logger = logging.getLogger("heedful.cluster")
+
+
+class WholePaths:
+    """ASGI middleware between Ray and the application: whole paths, as the routes are declared, and one request id.
+
+    Ray moves the application's prefix into `root_path`, and appends the `X-Request-ID` that the application has set.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, value) for name, value in message["headers"] if name.lower() != b"x-request-id"]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app({**scope, "root_path": ""}, receive, send_once)
+
+
+class ModelReplica:
+    """A process with the models of one group, and their routes."""
+
+    async def __init__(self, settings: Settings, group: str) -> None:  # type: ignore[misc] # Ray awaits it
+        logs.configure(settings.log_level, settings.log_format)
+        tracing.configure()
+        self._settings = settings
+        self._host = await asyncio.to_thread(LocalHost, settings, replica=group)
+        percents = {
+            card.routes: model.canary.percent
+            for card, model in zip(self._host.cards, settings.models, strict=True)
+            if model.canary and model.replica == group
+        }
+        self._front: Host = DividedHost(self._host, percents, canary_name(group)) if percents else self._host
+        await self._host.start()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+            yield
+            self._host.stop()
+
+        return WholePaths(create_app(self._front, self._settings, lifespan=lifespan))
+
+    async def check_health(self) -> None:
+        if dead := await self._host.not_ready():
+            raise RuntimeError(f"the engines of these models have ended: {', '.join(dead)}")
+
+    async def not_ready(self) -> Sequence[str]:
+        return await self._host.not_ready()
+
+    async def metrics(self) -> tuple[str, bytes]:
+        return replica_id(), await self._host.metrics()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `service.autoscaling` decides by; Ray Serve asks for it."""
+        pressure = self._host.pressure()
+        return {BACKLOG: pressure.backlog_s, LOAD: pressure.load, IDLE: pressure.idle_s}
+
+    async def drain(self) -> None:
+        await _drain(self._host, self._settings.drain_timeout_s)
+
+
+class CanaryReplica:
+    """A process with the canaries of one group, which only the group's own replicas call."""
+
+    async def __init__(self, settings: Settings, name: str) -> None:  # type: ignore[misc] # Ray awaits it
+        logs.configure(settings.log_level, settings.log_format)
+        tracing.configure()
+        self._settings = settings
+        self._host = await asyncio.to_thread(LocalHost, settings, replica=name)
+        self._cards = {card.routes: card for card in self._host.cards}
+        await self._host.start()
+
+    async def answer(self, routes: Routes, request: BaseModel, left_s: float, is_long: bool) -> tuple[Any, Timing]:
+        return await self._host.answer(self._call(routes, request, left_s, is_long=is_long))
+
+    async def stream(self, routes: Routes, request: BaseModel, left_s: float, is_long: bool) -> AsyncGenerator[Any]:
+        async for event in self._host.stream(self._call(routes, request, left_s, is_long=is_long)):
+            yield event
+
+    def _call(self, routes: Routes, request: BaseModel, left_s: float, *, is_long: bool) -> Call:
+        return Call(self._cards[routes], request, time.monotonic() + left_s, is_long=is_long)
+
+    async def check_health(self) -> None:
+        if dead := await self._host.not_ready():
+            raise RuntimeError(f"the engines of these models have ended: {', '.join(dead)}")
+
+    async def metrics(self) -> tuple[str, bytes]:
+        return replica_id(), await self._host.metrics()
+
+    async def drain(self) -> None:
+        await _drain(self._host, self._settings.drain_timeout_s)
+
+
+async def _drain(host: LocalHost, timeout_s: float) -> None:
+    """Refuse what is new and return when all that was accepted is answered, at the latest with 503."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await host.drain()
+    except TimeoutError:
+        logger.warning("requests were still running after the drain timeout of %s s and get 503", timeout_s)
+        await asyncio.to_thread(host.stop)
+
+
+def replica_id() -> str:
+    """The name of this replica among all."""
+    return serve.get_replica_context().replica_id.unique_id

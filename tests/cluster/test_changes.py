@@ -1,0 +1,188 @@
+"""A running service that changes under load: replicas come and go, versions follow one another, nothing is lost."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.cluster.conftest import QUICK, REQUEST, SLOW, named, processes, samples, until
+from tests.cluster.load import constant_load
+from tests.serving import HEEDFUL, Service, start, stop
+from tests.tiny import file, write_bundle
+
+pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
+
+RARE = "/v1/recommendation/rare"
+POISON = 7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("versions")
+    for version in (1, 2, 3):
+        write_bundle(folder / f"quick-{version}", "quick", seed=version, version=str(version), poison=POISON)
+    write_bundle(folder / "slow", "slow", products=8)
+    write_bundle(folder / "rare", "rare")
+    broken = write_bundle(folder / "broken", "quick", version="4")
+    (broken / "forward.onnx").write_bytes(b"no graph at all")
+    manifest = json.loads((broken / "bundle.json").read_text())
+    manifest["precisions"]["fp32"]["graphs"]["forward"]["file"] = file(broken, "forward.onnx")
+    (broken / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Three groups: one with two replicas, one that scales from 1 to 2, one that may have none."""
+    models = [
+        {"bundle": str(folder / "quick-1")},
+        {"bundle": str(folder / "slow"), "replica": "slow"},
+        {"bundle": str(folder / "rare"), "replica": "rare"},
+    ]
+    groups = {
+        "models": {"replicas": 2},
+        "slow": {
+            "limits": {"max_waiting_rows": 60},
+            "autoscaling": {"max_replicas": 2, "backlog_s": 1.0, "down_after_s": 3},
+        },
+        "rare": {"autoscaling": {"min_replicas": 0, "max_replicas": 1, "zero_after_s": 3}},
+    }
+    config = folder / "heedful.yaml"
+    config.write_text(yaml.safe_dump({"models": models, "groups": groups, "num_cpus": 0.1, "slots": 4}))
+    running = start("ray", tmp_path_factory.mktemp("changes") / "log", "--config", str(config))
+    asyncio.run(until(lambda: "Heedful is ready" in running.log.read_text()))
+    yield running
+    stop(running)
+    assert running.process.returncode == 0, running.log.read_text()
+
+
+@pytest.fixture
+async def client(service: Service) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=service.url, timeout=90) as client:
+        yield client
+
+
+async def heedful(service: Service, *arguments: str) -> tuple[int, str]:
+    """A command for the running service: its exit code and what it printed."""
+    command = [str(HEEDFUL), *arguments, "--port", str(httpx.URL(service.url).port)]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    printed, _ = await process.communicate()
+    return process.returncode or 0, printed.decode()
+
+
+def replicas(service: Service, name: str) -> int:
+    return len(named(f"ray::ServeReplica:{name}:", processes(service)))
+
+
+def version(service: Service, name: str = "quick") -> str | None:
+    cards = httpx.get(f"{service.url}/v1/models", timeout=60).json()
+    return next((card["version"] for card in cards if card["name"] == name), None)
+
+
+async def test_the_last_replica_goes_and_the_first_caller_is_answered(
+    service: Service, client: httpx.AsyncClient
+) -> None:
+    await until(lambda: replicas(service, "rare") == 0)
+    assert (await client.get("/readyz")).status_code == 200
+    answers = await asyncio.gather(*(client.post(RARE, json=REQUEST) for _ in range(3)))
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert replicas(service, "rare") == 1
+
+
+async def test_a_backlog_brings_a_second_replica_that_goes_when_it_is_not_needed(service: Service) -> None:
+    assert replicas(service, "slow") == 1
+    async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=50) as tally:
+        await until(lambda: replicas(service, "slow") == 2)
+        with httpx.Client(base_url=service.url, timeout=60) as http:
+            await until(lambda: len(samples(http, "heedful_ready", model="slow")) == 2)
+            await asyncio.sleep(2)
+    async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=1) as afterwards:
+        await until(lambda: replicas(service, "slow") == 1)
+    assert (tally.lost, afterwards.lost) == ([], [])
+    assert tally.answered > 50
+    assert afterwards.answered > 0
+
+
+async def test_a_version_replaces_another_a_broken_one_does_not_and_rollback_returns(
+    service: Service, folder: Path, client: httpx.AsyncClient
+) -> None:
+    first = (await client.post(QUICK, json=REQUEST)).text
+    async with constant_load(f"{service.url}{QUICK}", REQUEST) as tally:
+        code, said = await heedful(service, "deploy", "quick", str(folder / "quick-2"))
+        assert (code, said.splitlines()[-1]) == (0, "done: models, gateway"), said
+        await until(lambda: version(service) == "2")
+        second = (await client.post(QUICK, json=REQUEST)).text
+        code, said = await heedful(service, "deploy", "quick", str(folder / "broken"))
+        assert code == 2
+        assert "ONNX Runtime cannot load this graph" in said.splitlines()[-1]
+        assert version(service) == "2"
+        assert (await client.post(QUICK, json=REQUEST)).text == second
+        code, said = await heedful(service, "rollback", "quick")
+        assert code == 0, said
+        await until(lambda: version(service) == "1")
+        await until(lambda: httpx.post(f"{service.url}{QUICK}", json=REQUEST).text == first)
+    assert tally.lost == []
+    assert set(tally.answers) == {first, second}
+    assert first != second
+
+
+async def test_a_canary_answers_its_share_beside_the_stable_version(
+    service: Service, folder: Path, client: httpx.AsyncClient
+) -> None:
+    stable = (await client.post(QUICK, json=REQUEST)).text
+    async with constant_load(f"{service.url}{QUICK}", REQUEST) as tally:
+        code, said = await heedful(service, "deploy", "quick", str(folder / "quick-3"), "--canary", "30")
+        assert code == 0, said
+        ids = [f"same-{number}" for number in range(200)]
+        shared = [(await client.post(QUICK, json=REQUEST, headers={"X-Request-ID": each})).text for each in ids]
+        again = [(await client.post(QUICK, json=REQUEST, headers={"X-Request-ID": each})).text for each in ids]
+        bad = [await client.post(QUICK, json={"inputs": {"history": ["no"]}}) for _ in range(10)]
+        code, said = await heedful(service, "rollback", "quick")
+        assert code == 0, said
+        await until(lambda: replicas(service, "models-canary") == 0)
+    assert again == shared
+    assert {answer.status_code for answer in bad} == {422}
+    canary = [answer for answer in shared if answer != stable]
+    assert 30 <= len(canary) <= 90
+    assert len(set(canary)) == 1
+    assert set(tally.answers) == {stable, *canary}
+    assert tally.lost == []
+
+
+async def test_a_model_comes_and_goes_without_the_others_noticing(
+    service: Service, folder: Path, client: httpx.AsyncClient
+) -> None:
+    new = f"{QUICK}/extra"
+    async with constant_load(f"{service.url}{QUICK}", REQUEST) as tally:
+        code, said = await heedful(service, "deploy", "extra", str(folder / "quick-3"))
+        assert (code, said.splitlines()[-1]) == (0, "done: extra, gateway"), said
+        async with constant_load(f"{service.url}{new}", REQUEST) as of_new:
+            await until(lambda: of_new.answered > 20)
+        code, said = await heedful(service, "remove", "extra")
+        assert code == 0, said
+        await until(lambda: httpx.post(f"{service.url}{new}", json=REQUEST).status_code == 404)
+    assert (tally.lost, of_new.lost) == ([], [])
+    code, said = await heedful(service, "remove", "extra")
+    assert (code, "no model is named 'extra'" in said) == (2, True)
+
+
+async def test_overload_is_refused_and_the_next_caller_is_served(service: Service, client: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(client.post(SLOW, json=REQUEST) for _ in range(400)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 10
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert {answer.headers["content-type"] for answer in refused} == {"application/problem+json"}
+    assert (await client.post(SLOW, json=REQUEST)).status_code == 200
+
+
+async def test_a_poisonous_request_fails_alone(client: httpx.AsyncClient) -> None:
+    poison = {"inputs": {"history": [f"i{POISON}"]}}
+    calls = [client.post(QUICK, json=poison if number == 8 else REQUEST) for number in range(16)]
+    statuses = [answer.status_code for answer in await asyncio.gather(*calls)]
+    assert statuses == [200] * 8 + [500] + [200] * 7
