@@ -17,13 +17,16 @@ from models.export.reference import load_reference
 from models.export.replay import replay
 from models.export.write import export
 from tests.export.checkpoints import FAMILIES, recipe, sasrec
-from tests.export.exported import Exported
+from tests.export.exported import INT8, Exported
 
 
 @pytest.fixture(params=FAMILIES)
 def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported]) -> Exported:
-    """Both precisions of one family."""
+    """One family, in what it is tested in."""
     return exports(request.param)
+
+
+in_int8 = pytest.mark.parametrize("exported", [family for family in FAMILIES if family in INT8], indirect=True)
 
 
 def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Exported) -> None:
@@ -33,6 +36,7 @@ def test_float32_graphs_compute_and_decode_what_the_checkpoint_does(exported: Ex
     assert (parity.greedy, parity.beams) == ((1.0, 1.0) if exported.family in {"marian", "bart"} else (None, None))
 
 
+@in_int8
 def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exported) -> None:
     checkpoint = exported.original
     rows = random_rows(checkpoint.vocabulary, exported.bundle.manifest)
@@ -44,6 +48,7 @@ def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exp
         assert all(np.array_equal(alone[name], crowd[name]) for name in alone)
 
 
+@in_int8
 def test_int8_graphs_hold_int8_weights_and_stay_near(exported: Exported) -> None:
     """Random weights quantize worst of all; on trained ones the error is a tenth of this."""
     sizes = {
@@ -96,19 +101,19 @@ def test_the_manifest_says_what_checkpoint_and_recipe_say(exported: Exported) ->
 
 def test_the_card_shows_parity_and_size(exported: Exported) -> None:
     card = (exported.bundle.folder / "README.md").read_text()
-    assert f"{exported.parities['int8'].largest_difference:.1e}" in card
+    assert all(f"{parity.largest_difference:.1e}" in card for parity in exported.parities.values())
     assert f"{exported.bundle.manifest.parameters:,}" in card
 
 
 def test_words_and_quality_change_without_another_export(tmp_path: Path) -> None:
     checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
-    export(checkpoint, "recommendation", out, recipe("recommendation"))
+    export(checkpoint, "recommendation", out, recipe("recommendation"), precisions=("fp32",))
     described = tmp_path / "described"
     shutil.copytree(out, described)
     quality = {"metric": "HR@10", "value": 0.5, "dataset": "a shop", "command": "measure"}
     changed = recipe("recommendation", quality=[quality], card={"failures": "It fails.", "comparison": "Markov .4"})
     describe_bundle(described, changed)
-    export(checkpoint, "recommendation", out, changed, replace_bundle=True)
+    export(checkpoint, "recommendation", out, changed, precisions=("fp32",), replace_bundle=True)
     assert (described / "README.md").read_text() == (out / "README.md").read_text()
     assert (described / "bundle.json").read_bytes() == (out / "bundle.json").read_bytes()
     with pytest.raises(ExportError, match="holds tiny-recommendation 1, the recipe is of tiny-recommendation 2"):
@@ -156,10 +161,10 @@ def shop(exports: Callable[[str], Exported], tmp_path: Path) -> Exported:
 def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_path: Path, shop: Exported) -> None:
     out = shop.bundle.folder
     asked = recipe("recommendation", version="2")
-    second, _ = export(shop.checkpoint, "recommendation", out, asked, replace_bundle=True)
+    second, _ = export(shop.checkpoint, "recommendation", out, asked, precisions=("fp32",), replace_bundle=True)
     first = shop.bundle
     assert (first.manifest.version, second.manifest.version) == ("1", "2")
-    assert second.manifest.precisions == {"int8": first.manifest.precisions["int8"]}
+    assert second.manifest.precisions == {"fp32": first.manifest.precisions["fp32"]}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert files == {
@@ -167,8 +172,8 @@ def test_a_bundle_is_replaced_whole_and_equal_checkpoints_give_equal_bytes(tmp_p
         "bundle.json",
         "catalogue.json",
         "parity.npz",
-        "int8/forward.onnx",
-        "int8/weights.bin",
+        "fp32/forward.onnx",
+        "fp32/weights.bin",
     }
 
 
@@ -176,11 +181,11 @@ def test_a_failed_export_leaves_everything_as_it_was(
     tmp_path: Path, shop: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The failure comes late: graphs are there, but compute something else than the checkpoint."""
-    out = shop.bundle.folder
+    out, asked = shop.bundle.folder, recipe("recommendation", version="2")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr("models.nets.packed.MASKED", 0.0)
     with pytest.raises(ExportError, match="the fp32 graphs differ from the checkpoint"):
-        export(shop.checkpoint, "recommendation", out, recipe("recommendation", version="2"), replace_bundle=True)
+        export(shop.checkpoint, "recommendation", out, asked, precisions=("fp32",), replace_bundle=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
 
@@ -209,10 +214,10 @@ def test_the_command_writes_a_bundle_and_says_how_near_it_is(
     )
     checkpoint = sasrec(tmp_path / "checkpoint")
     arguments = [str(checkpoint), "--task", "recommendation", "--recipe", str(tmp_path / "recipe.toml")]
-    main([*arguments, "--out", str(tmp_path / "bundle")])
+    main([*arguments, "--precision", "fp32", "--out", str(tmp_path / "bundle")])
     said = capsys.readouterr().err
     assert "shop 1" in said
-    assert "int8: largest difference" in said
+    assert "fp32: largest difference" in said
     shutil.rmtree(checkpoint)
     with pytest.raises(SystemExit, match=r"^error: .*no checkpoint, config\.json with a model_type is needed"):
         main([*arguments, "--out", str(tmp_path / "other")])
