@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -40,18 +40,20 @@ class Node:
         name: of the namespace, and of its cable's end at the bridge.
         address: on the bridge's network.
         folder: for what HAProxy and Ray write.
+        started: what has been started here.
     """
 
     name: str
     address: str
     folder: Path
+    started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     def popen(
         self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a command in the namespace."""
         with log.open("ab") as out:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *command],
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -59,6 +61,8 @@ class Node:
                 start_new_session=True,
                 cwd=self.folder,
             )
+        self.started.append(process)
+        return process
 
     def environment(self) -> dict[str, str]:
         """Namespaces share the file system, so that each node's files need a folder of their own."""
@@ -80,6 +84,10 @@ class Node:
         ]
         return self.popen(command, self.folder / "ray.log", environment)
 
+    def is_up(self) -> bool:
+        """Whether Ray has started here."""
+        return "block forever" in (self.folder / "ray.log").read_text()
+
     def cut(self) -> None:
         """Pull the cable."""
         _ip("link", "set", self.name, "down")
@@ -96,6 +104,8 @@ class Node:
                 psutil.Process(int(pid)).kill()
             except psutil.NoSuchProcess:
                 continue
+        for process in self.started:
+            process.wait(30)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ async def test_a_backlog_brings_a_second_replica_that_goes_when_it_is_not_needed
     async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=50) as tally:
         await until(lambda: replicas(service, "slow") == 2)
         with httpx.Client(base_url=service.url, timeout=60) as http:
-            await until(lambda: len(samples(http, "heedful_ready", model="slow")) == 2)
+            await until(lambda: sum(samples(http, "heedful_ready", model="slow").values()) == 2)
             await asyncio.sleep(2)
     async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=1) as afterwards:
         await until(lambda: replicas(service, "slow") == 1)

@@ -41,7 +41,7 @@ class Cluster:
         """Replicas that answer the gateway."""
         try:
             with httpx.Client(base_url=self.url, timeout=20) as http:
-                return len(samples(http, "heedful_ready", model="quick"))
+                return round(sum(samples(http, "heedful_ready", model="quick").values()))
         except (httpx.HTTPError, KeyError, ValueError):
             return 0
 
@@ -73,11 +73,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         address = f"{head.address}:{GCS_PORT}"
 
         def start_head() -> "subprocess.Popen[bytes]":
-            return head.start_ray("--head", f"--port={GCS_PORT}", "--include-dashboard=false", **kept)
+            own = f"--temp-dir={head.folder / 'ray'}"  # so that no other Ray on this machine finds this cluster
+            return head.start_ray("--head", f"--port={GCS_PORT}", "--include-dashboard=false", own, **kept)
 
         started = [start_head()]
-        for worker in workers:
+        asyncio.run(until(head.is_up))
+        for worker in workers:  # one after the other: together they take longer than Ray waits on a busy machine
             worker.start_ray(f"--address={address}")
+            asyncio.run(until(worker.is_up))
 
         def restart_head() -> None:
             started[-1].kill()
