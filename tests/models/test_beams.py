@@ -124,6 +124,8 @@ def test_forced_tokens_come_first_and_last() -> None:
     tokens, finish = search(BeamSearch(Generation(4, num_beams=3), defaults), chain, 3)
     assert (tokens[0], len(tokens), finish) == (4, 3, "length")
     assert search(BeamSearch(Generation(1, num_beams=3), defaults), chain, 3) == ((), "length")
+    own, _ = search(BeamSearch(Generation(4, num_beams=3, forced_bos_token_id=2), defaults), chain, 3)
+    assert own[0] == 2
 
 
 def test_the_end_at_the_last_place_is_the_models_own_unless_it_is_forced() -> None:

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +156,16 @@ def test_a_row_ends_with_the_end_token_or_at_its_length() -> None:
 
 def test_a_forced_first_token_comes_first_and_only_first() -> None:
     assert decoded(likely(4, 4, 4), Generation(3), forced_bos_token_id=7) == ([7, 4, 4], "length")
+
+
+def test_a_rows_own_first_token_comes_before_the_bundles() -> None:
+    """It is the language that this row is translated into."""
+    bundles: Sequence[dict[str, object]] = ({}, {"forced_bos_token_id": 7})
+    for defaults in bundles:
+        own = Generation(3, forced_bos_token_id=8)
+        assert decoded(likely(4, 4, 4), own, **defaults) == ([8, 4, 4], "length")
+        sampled, _ = decoded(likely(4, 4, 4), replace(own, do_sample=True, seed=3), **defaults)
+        assert sampled[0] == 8
 
 
 def test_a_forced_end_comes_last_and_only_last() -> None:
