@@ -18,7 +18,7 @@ from service.errors import NotReady
 from service.gateway import create_app
 from service.hosting import READY_AGAIN_S, Call, model_cards
 from service.metrics import Metrics, Observer, render
-from service.serve_config import applications
+from service.serve_config import Application, applications
 from service.settings import Settings
 
 ASK_TIMEOUT_S = 2.0  # for a replica's metrics or readiness; one that takes longer is left out of this page
@@ -34,6 +34,10 @@ class ClusterHost:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(self._registry)
         self._observers = {card.routes: self._metrics.observer(card.task, card.name) for card in self.cards}
+        for each in self._applications:
+            if _may_have_none(each):  # then none is no reason for an alert
+                for card in each.cards:
+                    self._metrics.ready.remove(card.task, card.name)
 
     async def answer(self, call: Call) -> tuple[Any, Timing]:
         raise NotReady(f"no replica serves the model {call.card.name} at the moment", READY_AGAIN_S)
@@ -47,8 +51,7 @@ class ClusterHost:
         answers = await asyncio.gather(*(self._ask(each.name, "not_ready") for each in asked))
         starting: set[str] = set()
         for each, answered in zip(asked, answers, strict=True):
-            scaling = each.settings.autoscaling
-            if answered or scaling is None or scaling.min_replicas > 0:
+            if answered or not _may_have_none(each):
                 starting.update(*(answered or [[card.name for card in each.cards]]))
         return sorted(starting)
 
@@ -70,6 +73,12 @@ class ClusterHost:
         except (RayServeException, TimeoutError):
             return []
         return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def _may_have_none(application: Application) -> bool:
+    """Whether it may scale to no replica at all."""
+    scaling = application.settings.autoscaling
+    return scaling is not None and scaling.min_replicas == 0
 
 
 class Gateway:

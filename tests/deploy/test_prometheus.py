@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from service.configuration import load_settings
+from service.metrics import render
+from service.settings import Autoscaling, Settings
 from tests.serving import Service, free_port, start, stop
 
 ROOT = Path(__file__).parents[2]
@@ -139,3 +141,13 @@ def test_what_prometheus_counts_is_what_was_sent_and_every_panel_has_data(servic
         if not any(math.isfinite(float(each["value"][1])) for each in ask(query)):
             empty.append((title, query))
     assert empty == []
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray of its own settings
+@pytest.mark.parametrize(("least", "shown"), [(0, False), (1, True)])
+def test_a_model_that_may_have_no_replica_raises_no_alert_while_it_has_none(least: int, shown: bool) -> None:
+    from service.cluster.front import ClusterHost
+
+    host = ClusterHost(Settings(autoscaling=Autoscaling(min_replicas=least, max_replicas=2)))
+    page = render(host._registry).decode()
+    assert ('heedful_ready{model="en-fr",task="translation"} 0.0' in page) is shown
