@@ -94,21 +94,23 @@ def test_a_row_writes_its_candidates_whoever_runs_beside_it(
     }
     crowd, collected = load_model(random, "int8", slots=12), Collected()
     assert isinstance(crowd, Seq2Seq)
+    shortlist, defaults = Shortlist.read(tmp_path / "other.npz"), bundle.manifest.generation
+    assert defaults is not None
+    candidates = {
+        index: set(shortlist.candidates(row.tokens, needed_tokens(row.generation or GREEDY, defaults)).tolist())
+        for index, row in waiting.items()
+    }
     order, columns = list(waiting.items()), []
     while len(collected.finish) < len(waiting):
         if order and crowd.cost(order[-1][1]).slots <= crowd.room().slots:
             crowd.admit(dict([order.pop()]))
-        columns.append(crowd._head.inputs(1)["allowed"].shape[1])
+        allowed = np.isfinite(crowd._head.inputs(len(crowd._occupants))["allowed"])
+        assert allowed.sum(1).tolist() == [len(candidates[running.row]) for running in crowd._occupants]
+        columns.append(allowed.shape[1])
         collected.take(crowd.step())
     assert collected.tokens == expected
     assert len(set(columns)) > 2
-    shortlist, defaults = Shortlist.read(tmp_path / "other.npz"), bundle.manifest.generation
-    assert defaults is not None
-    for index, row in waiting.items():
-        assert row.generation is not None
-        assert {*collected.tokens[index]} <= {
-            *shortlist.candidates(row.tokens, needed_tokens(row.generation, defaults)).tolist()
-        }
+    assert all({*tokens} <= candidates[index] for index, tokens in collected.tokens.items())
     crowd.admit({0: waiting[0]})
     assert crowd._head.inputs(1)["allowed"].shape[1] < max(columns)
     crowd.reset()
