@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from models.bundle import open_bundle
+from models.explainer import Explainer
 from models.generation import Closed
 from models.load import Loaded
 from models.task import Cost, Event, Row, RowId, Solution, Task
@@ -83,7 +84,9 @@ class Nothing:
 
 
 def _load(folder: Path, **_: Any) -> Loaded:
-    return Loaded(open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing())
+    return Loaded(
+        open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing(), Explainer(Nothing(), None, None)
+    )
 
 
 cast("dict[str, Any]", TASKS)[Echo.id] = Echo

@@ -21,8 +21,10 @@ PREVIOUS = "previous"
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Device: TypeAlias = Literal["cpu", "cuda"]
-Role: TypeAlias = Literal["encoder", "step", "forward", "shortlisted", "words"]
-"""What a graph is for. `shortlisted` is a step whose output layer is given to it, `words` gives parts of that."""
+Role: TypeAlias = Literal["encoder", "step", "forward", "shortlisted", "words", "explain"]
+"""What a graph is for. `shortlisted` is a step whose output layer is given to it, `words` gives parts of that;
+`explain` shows what a single row attended to.
+"""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

@@ -2,28 +2,40 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
 from models.encoder import Encoder
 from models.errors import BundleError
+from models.explainer import Explainer
 from models.head import ShortHead
+from models.scoring import MOST_ROWS, Scorer
 from models.seq2seq import Seq2Seq
 from models.session import Session, open_session, provider
 from models.shortlist import Shortlist
 from models.task import Model, Task
 from models.tasks import TASKS
 
+EXPLAINED_TOKENS = 128
+"""Tokens that are read at once to explain an answer: few, since an answer that arrives meanwhile waits so long."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A bundle that is ready to answer."""
+    """A bundle that is ready to answer.
+
+    Args:
+        model: answers.
+        explainer: takes the rows that explain an answer, with the same graphs but a state of its own.
+    """
 
     bundle: Bundle
     precision: Precision
     task: Task[Any, Any]
     model: Model
+    explainer: Explainer
 
 
 BUDGET_TOKENS = 512
@@ -54,9 +66,9 @@ def load(
     if bundle.manifest.task not in TASKS:
         raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
     chosen = precision or preferred(bundle.manifest.precisions)
-    model = load_model(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
+    model, explainer = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
-    return Loaded(bundle, chosen, task, model)
+    return Loaded(bundle, chosen, task, model, explainer)
 
 
 def preferred(carried: Iterable[Precision]) -> Precision:
@@ -96,14 +108,23 @@ def load_model(
     Raises:
         BundleError: the roles of the graphs fit no kind of model, or ONNX Runtime refuses one.
     """
+    return _load(bundle, precision, slots=slots, threads=threads, lean=lean, budget_tokens=budget_tokens)[0]
 
+
+def _load(
+    bundle: Bundle, precision: Precision, *, slots: int, threads: int, budget_tokens: int | None, lean: bool = False
+) -> tuple[Model, Explainer]:
     def session(role: Role) -> Session:
         return open_session(bundle, precision, role, threads=threads, lean=lean)
 
     budget_tokens = budget_tokens or bundle.manifest.budget_tokens.get(device(), BUDGET_TOKENS)
-    roles = set(bundle.graphs(precision).graphs)
+    roles, generation = set(bundle.graphs(precision).graphs), bundle.manifest.generation
+    show = partial(session, "explain") if "explain" in roles else None
+    roles.discard("explain")
     if roles == {"forward"}:
-        return Encoder(session("forward"), slots=slots, budget_tokens=budget_tokens)
+        forward = session("forward")
+        scorer = Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS)
+        return Encoder(forward, slots=slots, budget_tokens=budget_tokens), Explainer(scorer, show, None)
     shortlist = bundle.manifest.shortlist
     needed = {"encoder", "step", "shortlisted", "words"} if shortlist else {"encoder", "step"}
     if not needed <= roles:
@@ -111,21 +132,21 @@ def load_model(
             f"{bundle.folder}: {precision} graphs must be {' and '.join(sorted(needed))}, or forward alone, got"
             f" {', '.join(sorted(roles))}"
         )
-    if bundle.manifest.generation is None:
+    if generation is None:
         raise BundleError(f"{bundle.folder}: a model with a step graph needs the field generation")
-    limits = bundle.manifest.limits
+    limits, encoder = bundle.manifest.limits, session("encoder")
     step, head = session("shortlisted" if shortlist else "step"), None
     if shortlist:
-        head = ShortHead(
-            step, session("words"), Shortlist.read(bundle.path(shortlist)), bundle.manifest.generation, slots
-        )
-    return Seq2Seq(
-        session("encoder"),
+        head = ShortHead(step, session("words"), Shortlist.read(bundle.path(shortlist)), generation, slots)
+    model = Seq2Seq(
+        encoder,
         step,
-        bundle.manifest.generation,
+        generation,
         head=head,
         source_length=limits.max_tokens,
         target_length=limits.max_new_tokens,
         slots=slots,
         budget_tokens=budget_tokens,
     )
+    whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step
+    return model, Explainer(Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS), show, generation)

@@ -29,9 +29,18 @@ def answer_all(loaded: Loaded, requests: Iterable[Any]) -> Iterator[Any]:
                     asked[index] = next(solutions[index]) if outputs is None else solutions[index].send(outputs)
                 except StopIteration as stop:
                     responses[index] = stop.value
-            computed = iter(compute(loaded.model, [row for rows in asked.values() for row in rows]))
+            computed = iter(_compute(loaded, [row for rows in asked.values() for row in rows]))
             sent = {index: list(islice(computed, len(rows))) for index, rows in asked.items()}
         yield from (responses[index] for index in range(len(solutions)))
+
+
+def _compute(loaded: Loaded, rows: Sequence[Row]) -> list[Output]:
+    """Of rows that answer and rows that explain alike, in their order."""
+    outputs: dict[int, Output] = {}
+    for model, answers in ((loaded.model, True), (loaded.explainer, False)):
+        own = [index for index, row in enumerate(rows) if (row.purpose == "answer") == answers]
+        outputs.update(zip(own, compute(model, [rows[index] for index in own]), strict=True))
+    return [outputs[index] for index in range(len(rows))]
 
 
 def compute(model: Model, rows: Sequence[Row]) -> list[Output]:

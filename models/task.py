@@ -13,6 +13,8 @@ Array: TypeAlias = NDArray[np.float32]
 RowId: TypeAlias = int
 FinishReason: TypeAlias = Literal["stop", "length"]
 EarlyStopping: TypeAlias = bool | Literal["never"]
+Purpose: TypeAlias = Literal["answer", "score", "attention"]
+"""What a row is for: an answer, or what explains one, how likely a given output is and what was attended to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ class Row:
         tokens: int64 [length], special tokens included.
         segments: int64 [length], which of two texts a token belongs to; None where the model knows only one.
         generation: how to decode; None asks for a single forward pass.
+        purpose: `score` asks an encoder-decoder for `log_probabilities` float32 [length of the target], natural
+            logarithms, and another model for what an answer gets; `attention` for what the graph `explain` gives.
+        target: int64, what the decoder is taken to say, end token included; None where nothing decodes.
     """
 
     tokens: Tokens
     segments: Tokens | None = None
     generation: Generation | None = None
+    purpose: Purpose = "answer"
+    target: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,31 @@ Solution: TypeAlias = Generator[Sequence[Row], Sequence[Output], Res]
 """Yields rows that may run side by side, is sent their outputs in the same order, and returns the response."""
 
 
+class Reader(Protocol):
+    """What turns a text into a row's tokens."""
+
+    def encode(self, text: str) -> Tokens:
+        """Ids int64 [length]."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int] | None]:
+        """For each of these ids the characters [start, end) of the text that it stands for; None for special ones."""
+        ...
+
+    def piece(self, token: int) -> str:
+        """How the vocabulary writes an id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row's text stands among the caller's: which of his texts, from which character on, and the text."""
+
+    text: int
+    start: int
+    piece: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
     """Texts that are about to be written.
@@ -153,16 +185,20 @@ class Draft:
         decode: the text of a row's tokens, also of the first ones alone.
         join: the answer's texts from those of the rows, and whether these are all; if not, the texts end with the
             last row that is given.
+        origins: of the rows.
+        reader: made their tokens.
     """
 
     rows: Sequence[Row]
     decode: Callable[[Sequence[int]], str]
     join: Callable[[Sequence[str], bool], list[str]]
+    origins: Sequence[Origin]
+    reader: Reader
 
-    def write(self) -> Solution[list[str]]:
-        """The solution whose response are the texts."""
+    def write(self) -> "Solution[tuple[list[str], Sequence[Output]]]":
+        """The solution whose response are the texts, and the rows' outputs."""
         outputs = (yield self.rows) if self.rows else ()
-        return self.join([self.decode(output.tokens) for output in outputs], True)
+        return self.join([self.decode(output.tokens) for output in outputs], True), outputs
 
 
 class Task(Protocol[Req, Res]):

@@ -51,6 +51,8 @@ class Window:
         context: positions of the tokens that belong to the context, contiguous.
         spans: character offsets [start, end) into the whole context, one for each token in `context`.
         words: for each token in `context`, the offsets of the whole word that it is part of.
+        question: positions of the question's tokens, contiguous.
+        question_spans: character offsets [start, end) into the question, one for each of these.
     """
 
     tokens: Tokens
@@ -58,6 +60,8 @@ class Window:
     context: slice
     spans: tuple[tuple[int, int], ...]
     words: tuple[tuple[int, int], ...]
+    question: slice
+    question_spans: tuple[tuple[int, int], ...]
 
 
 class Tokenizer:
@@ -108,6 +112,29 @@ class Tokenizer:
         if (lacking := self._out_of_vocabulary) is not None:
             ids[ids >= lacking.first_id] = lacking.unknown_token_id
         return ids
+
+    def spans(self, text: str) -> list[tuple[int, int] | None]:
+        """For each id of `encode` the characters [start, end) that it stands for, without blanks around them.
+
+        None for special tokens and those of the prefix.
+        """
+        around, begin = self._around or SourceTokens(), len(self._prefix)
+        found = self._tokenizer.encode(self._prefix + text, add_special_tokens=self._around is None)
+        within = [
+            None if special or end <= begin else _trimmed(text, max(start - begin, 0), end - begin)
+            for (start, end), special in zip(found.offsets, found.special_tokens_mask, strict=True)
+        ]
+        return [*[None] * (len(self._first) + len(around.before)), *within, *[None] * len(around.after)]
+
+    def piece(self, token: int) -> str:
+        """How the vocabulary writes an id."""
+        return self._tokenizer.id_to_token(token) or ""
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """What stands for a word that is not to be read; None where the vocabulary has no such token."""
+        known = (self._tokenizer.token_to_id(token) for token in ("[MASK]", "<mask>", "[UNK]", "<unk>"))
+        return next((token for token in known if token is not None), None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
@@ -175,12 +202,15 @@ class Tokenizer:
     ) -> Window:
         pair = self._tokenizer.post_process(asked, context)
         first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(pair.ids)
+        asked_first = pair.special_tokens_mask.index(0)  # the tokens of a question are those of no sequence
         return Window(
             tokens=np.array(pair.ids, np.int64),
             segments=np.array(pair.type_ids, np.int64),
             context=slice(first, first + len(spans)),
             spans=spans,
             words=words,
+            question=slice(asked_first, asked_first + len(asked.ids)),
+            question_spans=tuple(asked.offsets),
         )
 
     @property
@@ -232,6 +262,14 @@ def _trim(sentence: str) -> Iterator[Piece]:
     yield Piece(sentence[start:end], is_sentence=True)
     if end < len(sentence):
         yield Piece(sentence[end:], is_sentence=False)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The stretch without blanks around it; one of nothing else as it is."""
+    found = text[start:end]
+    if not found.strip():
+        return start, end
+    return start + len(found) - len(found.lstrip()), start + len(found.rstrip())
 
 
 def clean_up_spaces(text: str) -> str:

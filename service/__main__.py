@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from models.bundle import open_bundle
 from models.errors import BundleError, InvalidInput, ModelError
 from models.export.sample import TOLERANCE, Distance, check_sample
+from models.session import open_session
 from models.tasks import TASKS
 from service import logs
 from service.bench import bench
@@ -192,6 +193,8 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
         with progress.status(f"loading the {precision} graphs and answering the example"):
             request = TASKS[manifest.task].request_type.model_validate(manifest.example)
             answer = asyncio.run(_answer(settings, request))
+            if "explain" in manifest.precisions[precision].graphs:
+                open_session(opened, precision, "explain")  # no answer has needed it
         size = sum(file.bytes for file in manifest.precisions[precision].files()) / 1e6
         typer.echo(f"{precision}, {size:.1f} MB: the graphs match their signatures; {json.dumps(manifest.example)}")
         for line in lines_of(manifest.task, answer):

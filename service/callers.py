@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from models.task import Output, Row, Solution
 from service.admission import time_left_s
 from service.contract import CacheResult
 from service.errors import DeadlinePassed
+from service.lanes import explains
 from service.rows import Batch, Progress
 
 R = TypeVar("R")
@@ -38,7 +39,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of a request went, summed over its yields; the three add up to the time from yield to outputs.
+    """Where the time of a request went, summed over its yields; the four add up to the time from yield to outputs.
+
+    What an answer costs is counted apart from what its explanation does, of which only `explain_s` tells.
 
     Args:
         queue_s: seconds until the first of its rows was admitted.
@@ -49,6 +52,7 @@ class Timing:
         first_token_s: seconds from the first yield that generates to the first token of any row; None without any.
         paces_s: for each row that brought tokens one by one, mean seconds from one to the next.
         cache: where the answer came from; None where no cache was asked.
+        explain_s: seconds from yield to outputs of rows that explain the answer.
     """
 
     queue_s: float = 0.0
@@ -59,9 +63,12 @@ class Timing:
     first_token_s: float | None = None
     paces_s: tuple[float, ...] = ()
     cache: CacheResult | None = None
+    explain_s: float = 0.0
 
     def plus(self, batch: Batch) -> "Timing":
         """With a batch that is done."""
+        if explains(batch.rows):
+            return replace(self, explain_s=self.explain_s + batch.done_at - batch.submitted_at)
         first_token_s = self.first_token_s
         if first_token_s is None and batch.spoke_at:
             first_token_s = batch.spoke_at - batch.submitted_at
@@ -73,6 +80,7 @@ class Timing:
             self.source_tokens + batch.tokens,
             first_token_s,
             (*self.paces_s, *batch.paces_s),
+            explain_s=self.explain_s,
         )
 
 

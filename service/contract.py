@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from models.bundle import Languages, Limits, Precision, Quality
+from models.explain import Method
 
 CacheResult: TypeAlias = Literal["hit", "joined", "miss"]
 """Where an answer came from: kept from earlier, an equal request that was under way, or the model."""
@@ -27,6 +28,7 @@ class ModelCard(BaseModel):
     bytes: int
     languages: Languages
     limits: Limits
+    explains: tuple[Method, ...]
     quality: tuple[Quality, ...]
     example: dict[str, JsonValue]
 

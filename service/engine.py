@@ -13,11 +13,12 @@ from typing import TypeVar
 from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service import tracing
-from service.admission import Admission, Change, Limits, Load, Pressure
+from service.admission import Limits, Pressure
 from service.callers import Call, Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Draining, ServiceError
+from service.lanes import Lane, Share, explains
 from service.metrics import Observer
-from service.rows import Batch, Rows
+from service.rows import Batch
 
 R = TypeVar("R")
 
@@ -38,25 +39,26 @@ class Engine:
         model: not to be touched by anybody else from now on.
         name: for messages, logs and the thread.
         limits: on what may wait.
-        observer: the model's metrics.
+        observer: the model's metrics, which tell of answers alone.
+        explainer: computes the rows that explain answers, in time that answers leave.
     """
 
-    def __init__(self, model: Model, *, name: str, limits: Limits, observer: Observer) -> None:
+    def __init__(self, model: Model, *, name: str, limits: Limits, observer: Observer, explainer: Model) -> None:
         self._name = name
         self._observer = observer
         self._model = model
-        self._rows = Rows(model, name)  # only the thread's, but for counting
+        self._answers = Lane(model, name, limits)
+        self._explanations = Lane(explainer, name, limits)
+        self._lanes = (self._answers, self._explanations)
+        self._share = Share()
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
         self._request_ids = count()
 
         # Shared with the callers' loops, guarded by the lock, which is never held while the model computes.
         self._lock = threading.Condition()
-        self._admission = Admission(limits)
         self._idle_since = time.monotonic()
-        self._load = Load(self._idle_since)
         self._next_row = 0
         self._accepted: dict[int, Caller] = {}  # every request that is not answered yet, with what it yielded last
-        self._arrived: list[Batch] = []
         self._gone: list[int] = []
         self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._draining = False
@@ -78,24 +80,24 @@ class Engine:
     @property
     def running_rows(self) -> int:
         """Rows in the model."""
-        return self._rows.running
+        return self._answers.rows.running
 
     @property
     def waiting_rows(self) -> int:
         """Rows not yet admitted."""
-        return self._admission.waiting_rows
+        return self._answers.admission.waiting_rows
 
     def backlog_s(self) -> float:
         """Seconds until all accepted rows are done at the measured rate; 0 before the first measurement."""
         with self._lock:
-            return self._admission.backlog_s()
+            return self._answers.admission.backlog_s()
 
     def pressure(self) -> Pressure:
         """How much there is to do."""
         now = time.monotonic()
         with self._lock:
             idle_s = 0.0 if self._accepted else now - self._idle_since
-            return Pressure(self._admission.waiting_s(), self._load.share(now), idle_s)
+            return Pressure(self._answers.admission.waiting_s(), self._answers.load.share(now), idle_s)
 
     async def answer(
         self,
@@ -191,19 +193,19 @@ class Engine:
     def _submit(self, request: int, rows: Sequence[Row], follower: Follower | None) -> Caller:
         loop = asyncio.get_running_loop()
         tokens = sum(len(row.tokens) for row in rows)
+        lane = self._explanations if explains(rows) else self._answers
         with self._lock:
             accepted = request in self._accepted
             if self._stopping or (self._draining and not accepted):
                 raise self._refusal()
-            if not accepted:
-                self._admission.offer(len(rows), tokens)
+            if not accepted or lane is self._explanations:
+                lane.admission.offer(len(rows), tokens)
             ids = range(self._next_row, self._next_row + len(rows))
             self._next_row = ids.stop
             batch = Batch(request, ids, rows, tokens, time.monotonic(), is_followed=follower is not None)
             caller = Caller(batch, loop, loop.create_future(), follower)
-            self._admission.book(Change(waiting_rows=len(rows), waiting_tokens=tokens))
+            lane.submit(batch)
             self._accepted[request] = caller
-            self._arrived.append(batch)
             self._lock.notify()
         return caller
 
@@ -223,7 +225,7 @@ class Engine:
 
     def _refusal(self) -> Draining:
         with self._lock:
-            retry_after_s = self._admission.retry_after_s()
+            retry_after_s = self._answers.admission.retry_after_s()
         return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)
 
     # The model's side, in the thread.
@@ -237,43 +239,59 @@ class Engine:
                 self._fail_all(error)
 
     def _turn(self) -> bool:
-        rows = self._rows
+        answers, explanations = self._answers.rows, self._explanations.rows
         with self._lock:
-            while not (self._stopping or self._arrived or self._gone or rows):
-                self._lock.wait()
+            while (idle_s := self._idle_s()) != 0:
+                self._lock.wait(idle_s)
             if self._stopping:
                 return False
-            arrived, self._arrived = self._arrived, []
+            arrived = [(lane.rows, lane.take()) for lane in self._lanes]
             gone, self._gone = self._gone, []
-        started_at = time.monotonic()
-        for batch in arrived:
-            rows.enqueue(batch)
+        for rows, batches in arrived:
+            for batch in batches:
+                rows.enqueue(batch)
         for request in gone:
-            rows.discard(request)
-        joining = rows.schedule()
-        self._book()
+            answers.discard(request)
+            explanations.discard(request)
+        with self._lock:
+            for lane in self._lanes:
+                lane.book()
         padding_tokens = self._model.padding_tokens
-        stepped = rows.iterate(joining)
-        if stepped:
+        if answers and (stepped := self._iterate(self._answers)):
             self._observer.step(stepped, self._model.padding_tokens - padding_tokens)
-        self._book(busy_s=time.monotonic() - started_at)
+            self._share.answered(time.monotonic())
         self._deliver()
+        began_at = time.monotonic()
+        if explanations and not self._share.wait_s(began_at):
+            self._iterate(self._explanations)
+            self._share.spent(began_at, time.monotonic())
+            self._deliver()
         return True
 
-    def _book(self, busy_s: float | None = None) -> None:
-        rows = self._rows
+    def _iterate(self, lane: Lane) -> int:
+        """Schedule, admit and step; how many rows shared the step."""
+        started_at = time.monotonic()
+        joining = lane.rows.schedule()
         with self._lock:
-            self._admission.book(rows.change)
-            if busy_s is not None:
-                rate = self._admission.rate
-                rate.measure(rows.finished_tokens, busy_s)
-                self._load.measure(rows.finished_tokens, busy_s, rate.capacity_tokens_per_s, time.monotonic())
-                rows.finished_tokens = 0
-        rows.change = Change()
+            lane.book()
+        stepped = lane.rows.iterate(joining)
+        with self._lock:
+            lane.book(busy_s=time.monotonic() - started_at)
+        return stepped
+
+    def _idle_s(self) -> float | None:
+        """How long there is nothing to do, None for ever; under the lock."""
+        if self._stopping or self._gone or self._answers.rows or any(lane.arrived for lane in self._lanes):
+            return 0
+        return self._share.wait_s(time.monotonic()) if self._explanations.rows else None
 
     def _deliver(self) -> None:
-        settled, self._rows.settled = self._rows.settled, []
-        progress, self._rows.progress = self._rows.progress, []
+        settled, progress = [], []
+        for lane in self._lanes:
+            rows = lane.rows
+            settled += rows.settled
+            progress += rows.progress
+            rows.settled, rows.progress = [], []
         if not settled and not progress:
             return
         with self._lock:
@@ -290,10 +308,12 @@ class Engine:
         _log.error("%s: all requests fail, because the loop itself failed", self._name, exc_info=error)
         with self._lock:
             callers = list(self._accepted.values())
-            self._arrived, self._gone = [], []
-            self._admission.clear()
+            self._gone = []
+            for lane in self._lanes:
+                lane.clear()
         try:
-            self._rows.clear()
+            for lane in self._lanes:
+                lane.rows.clear()
         except BaseException:  # noqa: BLE001 - see `_run`
             _log.exception("%s: the model cannot be reset", self._name)
         self._deliver()

@@ -217,11 +217,14 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
         except ClientGoneError:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         timing_ms = {"queue": timing.queue_s * 1e3, "encode": timing.encode_s * 1e3, "decode": timing.decode_s * 1e3}
+        if timing.explain_s:
+            timing_ms["explain"] = timing.explain_s * 1e3
         _note_phases(request, timing_ms)
         headers = {"Server-Timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in timing_ms.items())}
         if timing.cache is not None:
             headers["X-Cache"] = timing.cache
-        return Response(response_type.dump_json(result), media_type="application/json", headers=headers)
+        content = response_type.dump_json(result, exclude_none=True)
+        return Response(content, media_type="application/json", headers=headers)
 
     answer.__annotations__["body"] = task.request_type
     return answer

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
+from models.explain import Explain, explained_by
 from models.generation import is_repeatable
 from models.load import Loaded, load, preferred
 from models.task import WritingTask
@@ -116,6 +117,7 @@ def _card(manifest: Manifest, model: ModelSettings, name: str, limits: Limits, *
         bytes=sum(file.bytes for file in manifest.files()),
         languages=manifest.languages,
         limits=limits,
+        explains=explained_by(manifest),
         quality=manifest.quality,
         example=manifest.example,
     )
@@ -155,7 +157,13 @@ class LocalHost:
             if (observer := self._observers.get(card.routes)) is None:
                 continue
             loaded = load(model.bundle, precision=card.precision, slots=settings.slots, threads=settings.threads)
-            engine = Engine(loaded.model, name=f"{card.task}/{card.name}", limits=limits, observer=observer)
+            engine = Engine(
+                loaded.model,
+                name=f"{card.task}/{card.name}",
+                limits=limits,
+                observer=observer,
+                explainer=loaded.explainer,
+            )
             cache = Cache(settings.cache_mb * 10**6, _bytes) if settings.cache_mb else None
             self._running[card.routes] = _Running(loaded, engine, cache)
             observer.describe(version=card.version, precision=card.precision)
@@ -186,20 +194,23 @@ class LocalHost:
         running = self._ready(call.card)
         if running.cache is not None and is_repeatable(call.request):
             return await self._cached(running, running.cache, call)
+        return await self._computed(running, call, call.deadline)
+
+    async def _computed(self, running: _Running, call: Call, deadline: float | None = None) -> tuple[Any, Timing]:
+        asked: Explain | None = getattr(call.request, "explain", None)
+        if asked is not None and "attention" in asked.method:
+            await asyncio.to_thread(running.loaded.explainer.load)
         solution = running.loaded.task.solve(call.request)
-        return await running.engine.answer(solution, deadline=call.deadline, in_thread=call.is_long)
+        in_thread = call.is_long or asked is not None  # an explanation multiplies matrices
+        return await running.engine.answer(solution, deadline=deadline, in_thread=in_thread)
 
     async def _cached(self, running: _Running, cache: Cache[tuple[Any, Timing]], call: Call) -> tuple[Any, Timing]:
         """The deadline is the caller's own: others may wait longer for the same computation, which has none."""
         observer, began = self.observer(call.card), time.monotonic()
 
-        async def compute() -> tuple[Any, Timing]:
-            solution = running.loaded.task.solve(call.request)
-            return await running.engine.answer(solution, in_thread=call.is_long)
-
         try:
             async with within(call.deadline):
-                (answer, timing), result = await cache.get(key_of(call.request), compute)
+                (answer, timing), result = await cache.get(key_of(call.request), partial(self._computed, running, call))
         except DeadlinePassed as error:
             observer.rejected(error.reason)
             raise

@@ -90,7 +90,7 @@ async def stream(
             for token in transcript.hear(progress):
                 yield StreamEvent(index=index, token=token)
                 index += 1
-        (text,), timing = await answer
+        ((text,), _), timing = await answer
         details = _details(timing, was_cut=transcript.was_cut)
         rest = StreamToken(id=None, text=transcript.rest(text))
         yield StreamEvent(index=index, token=rest, generated_text=text, details=details)

@@ -45,7 +45,7 @@ def request_of(task: str, text: Sequence[str], languages: Mapping[str, str]) -> 
 
 def lines_of(task: str, answer: Any) -> Iterator[str]:
     """An answer for a reader: the text alone, or one tab-separated line for each of several candidates."""
-    plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer)
+    plain = TypeAdapter[Any](TASKS[task].response_type).dump_python(answer, exclude_none=True)
     for each in plain if isinstance(plain, list) else [plain]:
         yield "\t".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in each.values())
 

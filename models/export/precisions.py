@@ -1,6 +1,6 @@
 """Writes the graphs of each precision of a checkpoint into a bundle's folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +10,7 @@ from torch import nn
 from models.bundle import File, Graph, Graphs, Limits, Precision, Role, sha256_of
 from models.export.checkpoint import Checkpoint
 from models.export.errors import ExportError
+from models.export.explain import explain_source
 from models.export.graphs import Source, save, trace
 from models.export.recipe import Operators
 from models.export.shortlisting import shortlisted_sources
@@ -35,6 +36,7 @@ def write_graphs(
     staged: Path,
     *,
     precisions: Sequence[Precision],
+    explained: Collection[Precision],
     operators: Operators,
     shortlisted: bool = False,
     report: Report,
@@ -42,6 +44,7 @@ def write_graphs(
     """Write `PRECISION/ROLE.onnx` and the weights that the graphs of a precision share.
 
     Args:
+        explained: which of the precisions get the graph of `explain`, where the family has one.
         shortlisted: also the graphs that a bundle with a shortlist has.
 
     Raises:
@@ -57,13 +60,17 @@ def write_graphs(
             f"this checkpoint's graphs cannot be made in {', '.join(missing)}: export it with --precision"
             f" {' or '.join(possible)}"
         )
+    explain = explain_source(sources)
     written: dict[Precision, Graphs] = {}
     for precision in precisions:
         folder = staged / precision
         folder.mkdir()
         models = {}
+        roles = dict(sources)
+        if explain is not None and precision in explained:
+            roles["explain"] = explain
         converted: dict[Role, Source] = {}
-        for role, source in sources.items():
+        for role, source in roles.items():
             module = _IN_PRECISION[precision](source.module)
             arguments = _in_float16(source.arguments) if precision == "fp16" else source.arguments
             if operators == "standard":

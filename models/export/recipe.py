@@ -50,6 +50,7 @@ class Recipe(Frozen):
         example: a request that the served model must answer before it counts as ready; None takes one that suits.
         score_temperature: what `python -m models.evaluate.temperature` finds, for question answering.
         references: further requests on which exported graphs are held against the checkpoint.
+        explain: also write the graph that shows what a row attended to, where the family has one.
     """
 
     name: Name
@@ -62,6 +63,7 @@ class Recipe(Frozen):
     score_temperature: float = Field(1.0, gt=0)
     example: dict[str, JsonValue] | None = None
     references: tuple[dict[str, JsonValue], ...] = ()
+    explain: bool = True
     quality: tuple[Quality, ...] = ()
     card: Card = Card()
 

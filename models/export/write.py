@@ -128,6 +128,7 @@ def export(
             limits,
             staged,
             precisions=made,
+            explained=precisions if recipe.explain else (),
             operators=operators,
             shortlisted=learned is not None,
             report=report,

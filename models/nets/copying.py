@@ -33,9 +33,12 @@ class CopyingEncoder(nn.Module):
         `source_tokens`, int64 [T], the ids themselves.
         """
         hidden = self.encoder.encoder(tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad)
+        return self.encoder.cross(hidden), self.keys(hidden, tokens, positions), tokens.clone()
+
+    def keys(self, hidden: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """States of the encoder, float [T, width], and its tokens, int64 [T], to the pointer's keys."""
         before = torch.where(positions == 0, tokens, torch.roll(tokens, 1))
-        keys = self.pointer.keys(hidden, self.encoder.encoder.embeddings.tokens(before))
-        return self.encoder.cross(hidden), keys, tokens.clone()
+        return self.pointer.keys(hidden, self.encoder.encoder.embeddings.tokens(before))
 
 
 class CopyingStep(nn.Module):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -44,17 +45,20 @@ class PackedAttention(nn.Module):
 
     def forward(self, hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Float [T, width] to the same shape."""
+        return self.attending(hidden, layout)[0]
+
+    def attending(self, hidden: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `forward` gives, and the weights behind it, float [rows, heads, S, S]."""
         rows, length = layout.pad.shape
         width = self.out.in_features
         padded = self.query_key_value(hidden).index_select(0, layout.pad.reshape(-1)).view(rows, length, 3 * width)
         query, key, value = (
             part.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for part in padded.chunk(3, -1)
         )
-        scores = self.scores(query, key) + layout.mask
-        attended = torch.matmul(torch.softmax(scores, -1).to(value.dtype), value)
+        weights = torch.softmax(self.scores(query, key) + layout.mask, -1)
+        attended = torch.matmul(weights.to(value.dtype), value)
         packed = attended.transpose(1, 2).reshape(rows * length, width).index_select(0, layout.unpad)
-        out: torch.Tensor = self.out(packed)
-        return out
+        return self.out(packed), weights
 
     def scores(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Query and key, float [rows, heads, S, head width], to float [rows, heads, S, S]."""
@@ -77,9 +81,19 @@ class PackedLayer(nn.Module):
 
     def forward(self, hidden: torch.Tensor, layout: Layout) -> torch.Tensor:
         """Float [T, width] to the same shape."""
-        hidden = self.attention_residual(hidden, lambda normed: self.attention(normed, layout))
-        out: torch.Tensor = self.feed_forward_residual(hidden, self.feed_forward)
-        return out
+        return self.attending(hidden, layout)[0]
+
+    def attending(self, hidden: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `forward` gives, and the weights of its attention, float [rows, heads, S, S]."""
+        kept: list[torch.Tensor] = []
+
+        def attend(normed: torch.Tensor) -> torch.Tensor:
+            attended, weights = self.attention.attending(normed, layout)
+            kept.append(weights)
+            return attended
+
+        hidden = self.attention_residual(hidden, attend)
+        return self.feed_forward_residual(hidden, self.feed_forward), kept[0]
 
 
 def post_norm_layer(
@@ -122,6 +136,11 @@ class PackedEncoder(nn.Module):
         self.embeddings, self.layers, self.causal, self.norm = embeddings, nn.ModuleList(layers), causal, norm
         self.distance_bias = distance_bias
 
+    @property
+    def heads(self) -> int:
+        """Of the attention of each layer."""
+        return cast("PackedLayer", self.layers[0]).attention.heads
+
     def forward(
         self,
         *,
@@ -133,13 +152,28 @@ class PackedEncoder(nn.Module):
         segments: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The fields of `models.packing.Packed` to hidden states, float [T, width]."""
+        return self.attending(
+            tokens=tokens, positions=positions, lengths=lengths, pad=pad, unpad=unpad, segments=segments
+        )[0]
+
+    def attending(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: torch.Tensor,
+        pad: torch.Tensor,
+        unpad: torch.Tensor,
+        segments: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What `forward` gives, and the weights of each layer's attention, float [rows, heads, S, S]."""
         hidden: torch.Tensor = self.embeddings(tokens, positions, segments)
         layout = Layout(pad, unpad, self._mask(lengths, pad.shape[1]))
+        every = []
         for layer in self.layers:
-            hidden = layer(hidden, layout)
-        if self.norm is not None:
-            hidden = self.norm(hidden)
-        return hidden
+            hidden, weights = cast("PackedLayer", layer).attending(hidden, layout)
+            every.append(weights)
+        return hidden if self.norm is None else self.norm(hidden), every
 
     def _mask(self, lengths: torch.Tensor, length: int) -> torch.Tensor:
         """Padding stands at the end of a row, so that a causal mask hides it by itself."""

@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 
 from models.bundle import Bundle
 from models.errors import BundleError, InvalidInput, TooLarge
+from models.evidence import Scored, check_span, explain_span, span_logits
+from models.explain import Explain, Explanation
 from models.generation import Closed, check_text
 from models.task import Array, Output, Row, Solution
 from models.text import Tokenizer, Window
@@ -47,6 +49,7 @@ class QuestionAnsweringRequest(Closed):
 
     inputs: QuestionAnsweringInputs
     parameters: QuestionAnsweringParameters | None = None
+    explain: Explain | None = None
 
 
 class QuestionAnsweringAnswer(Closed):
@@ -56,6 +59,7 @@ class QuestionAnsweringAnswer(Closed):
     score: float
     start: int
     end: int
+    explanation: Explanation | None = Field(None, description="Of the best answer, where `explain` asks for it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class QuestionAnswering:
         manifest = bundle.manifest
         if manifest.tokenizer is None:
             raise BundleError(f"{bundle.folder}: a question-answering bundle needs a tokenizer")
-        self._limits = manifest.limits
+        self._bundle, self._limits = bundle, manifest.limits
         self._temperature = np.float32(manifest.score_temperature)
         self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
 
@@ -102,16 +106,29 @@ class QuestionAnswering:
         if top_k > self._limits.max_top_k:
             raise _invalid("top_k", f"may be at most {self._limits.max_top_k} for this model, got {top_k}")
         windows = self._windows(question, context, parameters)
+        if request.explain is not None:
+            check_span(request.explain, self._bundle, self._tokenizer, windows, context)
         outputs = yield [Row(window.tokens, window.segments) for window in windows]
+        scored = Scored(self._temperature, parameters.max_answer_len or MAX_ANSWER_TOKENS)
         answers = _answers(
             context,
             windows,
             outputs,
-            temperature=self._temperature,
-            max_answer_tokens=parameters.max_answer_len or MAX_ANSWER_TOKENS,
+            scored=scored,
             to_words=parameters.align_to_words is not False,
             may_be_empty=bool(parameters.handle_impossible_answer),
         )[:top_k]
+        if request.explain is not None:
+            explanation = yield from explain_span(
+                request.explain,
+                windows,
+                outputs,
+                texts=(question, context),
+                answer=(answers[0].start, answers[0].end),
+                tokenizer=self._tokenizer,
+                scored=scored,
+            )
+            answers[0] = answers[0].model_copy(update={"explanation": explanation})
         return answers[0] if top_k == 1 else answers
 
     def _windows(self, question: str, context: str, parameters: QuestionAnsweringParameters) -> list[Window]:
@@ -158,8 +175,7 @@ def _answers(
     windows: Sequence[Window],
     outputs: Sequence[Output],
     *,
-    temperature: np.float32,
-    max_answer_tokens: int,
+    scored: Scored,
     to_words: bool,
     may_be_empty: bool,
 ) -> list[QuestionAnsweringAnswer]:
@@ -167,15 +183,15 @@ def _answers(
 
     The probabilities are one softmax over every span of every window and the best-founded "no answer", whose
     logit is the lowest that any window gives to its first token (so does the evaluation of SQuAD 2.0, Rajpurkar
-    et al. 2018). All logits are divided by `temperature` (Guo et al. 2017), which changes no order.
+    et al. 2018). All logits are divided by a temperature (Guo et al. 2017), which changes no order.
     """
     spans: list[_Span] = []
     every_logit = []
     nothing = np.inf
     for window, output in zip(windows, outputs, strict=True):
-        start, end = output.arrays["start_logits"] / temperature, output.arrays["end_logits"] / temperature
+        start, end = (output.arrays[name] / scored.temperature for name in ("start_logits", "end_logits"))
         nothing = min(nothing, float(start[0] + end[0]))
-        logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
+        logits = span_logits(start[window.context], end[window.context], scored.max_answer_tokens)
         every_logit.append(logits[np.isfinite(logits)])
         spans.extend(_best_spans(window, logits, to_words))
     total = float(np.logaddexp.reduce(np.concatenate([*every_logit, np.array([nothing])]).astype(np.float64)))
@@ -198,20 +214,6 @@ def _without_blanks(context: str, span: _Span) -> tuple[int, int]:
     if not found.strip():
         return span.start, span.end
     return span.start + len(found) - len(found.lstrip()), span.start + len(found.rstrip())
-
-
-def span_logits(start: Array, end: Array, max_answer_tokens: int) -> Array:
-    """Logit of every span, float32 [start, length - 1]: start plus end logit, minus infinity past the last token.
-
-    Args:
-        start: float32 [tokens], end: float32 [tokens].
-        max_answer_tokens: longest span.
-    """
-    tokens = len(start)
-    longest = min(max_answer_tokens, tokens)
-    padded = np.concatenate([end, np.full(longest - 1, -np.inf, np.float32)])
-    logits: Array = start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
-    return logits
 
 
 def _best_spans(window: Window, logits: Array, to_words: bool) -> list[_Span]:

@@ -1,15 +1,19 @@
 """Recommendation: what a customer with this history of items is likely to take next."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from models import attribution
 from models.bundle import Bundle
 from models.errors import BundleError, InvalidInput, TooLarge
+from models.explain import Attention, Explain, Explanation, Occlusion, Part, Unit, check_explain, rounded, shown
 from models.generation import Closed
-from models.task import Row, Solution
+from models.task import Output, Row, Solution
 
 TOP_K = 10
 
@@ -53,6 +57,7 @@ class RecommendationRequest(Closed):
 
     inputs: RecommendationInputs
     parameters: RecommendationParameters | None = None
+    explain: Explain | None = None
 
 
 class RecommendationAnswer(Closed):
@@ -61,6 +66,7 @@ class RecommendationAnswer(Closed):
     item: str
     title: str
     score: float
+    explanation: Explanation | None = Field(None, description="Where `explain` asks for it.")
 
 
 class Recommendation:
@@ -76,7 +82,7 @@ class Recommendation:
             raise BundleError(f"{bundle.folder}: a recommendation bundle needs a catalogue")
         self._catalogue = read_catalogue(bundle.path(manifest.catalogue))
         self._ids = {entry.item: index for index, entry in enumerate(self._catalogue, start=1)}
-        self._limits = manifest.limits
+        self._bundle, self._limits = bundle, manifest.limits
 
     def solve(self, request: RecommendationRequest) -> Solution[list[RecommendationAnswer]]:
         """One row with the most recent items of the history.
@@ -96,20 +102,85 @@ class Recommendation:
         excluded = self._look_up(parameters.exclude or [], "parameters/exclude")
         if parameters.exclude_history is not False:
             excluded = excluded + history
-        (output,) = yield [Row(np.array(history[-self._limits.max_tokens :], np.int64))]
-        scores = output.arrays["scores"].astype(np.float64)
-        scores[np.array(excluded, np.int64) - 1] = -np.inf
-        ranked = np.argsort(-scores, kind="stable")[:top_k]
-        total = np.logaddexp.reduce(scores)
-        return [
+        row = Row(np.array(history[-self._limits.max_tokens :], np.int64))
+        if request.explain is not None:
+            left_out = len(row.tokens) if len(row.tokens) > 1 else 0
+            check_explain(request.explain, self._bundle, row_tokens=[len(row.tokens)], left_out=[left_out])
+        (output,) = yield [row]
+        log_probabilities = _among_allowed(output, excluded)
+        ranked = [
+            index
+            for index in np.argsort(-log_probabilities, kind="stable")[:top_k].tolist()
+            if np.isfinite(log_probabilities[index])
+        ]
+        answers = [
             RecommendationAnswer(
                 item=self._catalogue[index].item,
                 title=self._catalogue[index].title,
-                score=float(np.exp(scores[index] - total)),
+                score=float(np.exp(log_probabilities[index])),
             )
-            for index in ranked.tolist()
-            if np.isfinite(scores[index])
+            for index in ranked
         ]
+        if request.explain is None:
+            return answers
+        explanations = yield from self._explain(
+            request.explain, row, output, given=len(history), excluded=excluded, ranked=ranked
+        )
+        return [
+            answer.model_copy(update={"explanation": explanation})
+            for answer, explanation in zip(answers, explanations, strict=True)
+        ]
+
+    def _explain(
+        self, asked: Explain, row: Row, output: Output, *, given: int, excluded: list[int], ranked: list[int]
+    ) -> Solution[list[Explanation]]:
+        """Of each recommended item by the items of the history that the model has read.
+
+        Args:
+            given: items of the whole history.
+            ranked: recommended items, indices in the catalogue.
+        """
+        length = len(row.tokens)
+        source = [
+            Unit(text=self._catalogue[id_ - 1].title, pointer=f"/inputs/history/{given - length + place}")
+            for place, id_ in enumerate(row.tokens.tolist())
+        ]
+        rows = [replace(row, purpose="attention")] if "attention" in asked.method else []
+        places = range(length if length > 1 and "occlusion" in asked.method else 0)
+        rows += [Row(np.delete(row.tokens, place), purpose="score") for place in places]
+        computed = list((yield rows) if rows else ())
+        attention = None
+        attended = np.zeros(length)
+        if "attention" in asked.method:
+            weights = computed.pop(0).arrays["encoder_attention"]
+            attended = weights[:, :, -1].mean((0, 1))
+            attention = Attention(
+                kind="self-attention",
+                weights=shown(attended[None], asked),
+                rollout=shown(attribution.rollout(np.eye(length)[-1:], weights), asked),
+                heads=shown(weights[:, :, -1:], asked) if asked.heads == "each" else None,
+            )
+        with_all = _among_allowed(output, excluded)
+        without = [_among_allowed(each, excluded) for each in computed]
+        parts = []
+        for index in ranked:
+            occlusion = correlation = None
+            if "occlusion" in asked.method:
+                changes = np.array([with_all[index] - each[index] for each in without])
+                units = source if len(changes) else []
+                occlusion = Occlusion(log_probability=float(with_all[index]), units=units, changes=rounded(changes))
+                if attention is not None and len(changes):
+                    correlation = attribution.rank_correlation(attended.tolist(), np.abs(changes).tolist())
+            parts.append(
+                Part(
+                    source=source,
+                    output=[Unit(text=self._catalogue[index].title)],
+                    attention=attention,
+                    occlusion=occlusion,
+                    rank_correlation=correlation,
+                )
+            )
+        return [Explanation(parts=[part]) for part in parts]
 
     def _look_up(self, items: list[str], field: str) -> list[int]:
         if len(items) > self._limits.max_items:
@@ -126,3 +197,11 @@ class Recommendation:
                 )
             ids.append(self._ids[item])
         return ids
+
+
+def _among_allowed(output: Output, excluded: list[int]) -> NDArray[np.float64]:
+    """Log-probabilities float64 [items] among those that are not excluded, which have minus infinity."""
+    scores: NDArray[np.float64] = output.arrays["scores"].astype(np.float64)
+    scores[np.array(excluded, np.int64) - 1] = -np.inf
+    total = np.logaddexp.reduce(scores)
+    return scores - total if np.isfinite(total) else scores

@@ -8,10 +8,12 @@ from pydantic import BaseModel, Field
 
 from models.bundle import Bundle
 from models.errors import BundleError, TooLarge
+from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
 from models.surface import Surface
 from models.task import Draft, Row, Solution
 from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
+from models.writing import check_texts, explain_texts, origins_of
 
 
 class SummarizationParameters(Closed):
@@ -30,12 +32,14 @@ class SummarizationRequest(WritingRequest):
     """One text or several to summarize."""
 
     parameters: SummarizationParameters | None = None
+    explain: Explain | None = None
 
 
 class SummarizationAnswer(Closed):
     """The summary of one text."""
 
     summary_text: str
+    explanation: Explanation | None = Field(None, description="Where `explain` asks for it.")
 
 
 class Summarization:
@@ -46,7 +50,7 @@ class Summarization:
     response_type: ClassVar[Any] = list[SummarizationAnswer]
 
     def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
+        self._bundle, manifest = bundle, bundle.manifest
         if manifest.tokenizer is None or manifest.generation is None:
             raise BundleError(f"{bundle.folder}: a summarization bundle needs a tokenizer and generation defaults")
         self._defaults = manifest.generation
@@ -61,8 +65,15 @@ class Summarization:
             InvalidInput: a blank text, or decoding that the model cannot do.
             TooLarge: too many texts, a text that is too long, or one over a single window with `do_not_truncate`.
         """
-        texts = yield from self.draft(request).write()
-        return [SummarizationAnswer(summary_text=text) for text in texts]
+        draft = self.draft(request)
+        texts, outputs = yield from draft.write()
+        if request.explain is None:
+            return [SummarizationAnswer(summary_text=text) for text in texts]
+        explanations = yield from explain_texts(request.explain, draft, outputs, texts, self._bundle)
+        return [
+            SummarizationAnswer(summary_text=text, explanation=explanation)
+            for text, explanation in zip(texts, explanations, strict=True)
+        ]
 
     def draft(self, request: SummarizationRequest) -> Draft:
         """One row for each window of each text. Raises what `solve` raises."""
@@ -71,6 +82,9 @@ class Summarization:
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
         texts = [self._windows(text.strip(), parameters.truncation) for text in request.inputs]
         windows = [window for text in texts for window in text]
+        origins = [
+            origin for index, text in enumerate(texts) for origin in origins_of(index, request.inputs[index], text)
+        ]
         rows = [Row(self._tokenizer.encode(window), generation=settings) for window in windows]
         surfaces = [Surface(window) for window in windows] if self._tokenizer.lower_cases else []
         clean_up = bool(parameters.clean_up_tokenization_spaces)
@@ -83,7 +97,10 @@ class Summarization:
             joined = [_join(list(islice(left, len(text)))) for text in texts]
             return [clean_up_spaces(text) for text in joined] if clean_up else joined
 
-        return Draft(rows, self._tokenizer.decode, join)
+        draft = Draft(rows, self._tokenizer.decode, join, origins, self._tokenizer)
+        if request.explain is not None:
+            check_texts(request.explain, draft, self._bundle, is_stream=request.stream)
+        return draft
 
     def _windows(self, text: str, truncation: Truncation | None) -> list[str]:
         """The text in stretches that the model can read, cut between sentences where they allow it."""

@@ -8,9 +8,11 @@ from pydantic import BaseModel, Field
 
 from models.bundle import Bundle, TargetTokens
 from models.errors import BundleError, InvalidInput, TooLarge
+from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
 from models.task import Draft, Row, Solution
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
+from models.writing import check_texts, explain_texts, origins_of
 
 _LISTED = 12
 """Languages that an error names at most."""
@@ -38,12 +40,14 @@ class TranslationRequest(WritingRequest):
     """One text or several to translate."""
 
     parameters: TranslationParameters | None = None
+    explain: Explain | None = None
 
 
 class TranslationAnswer(Closed):
     """One translated text."""
 
     translation_text: str
+    explanation: Explanation | None = Field(None, description="Where `explain` asks for it.")
 
 
 class Translation:
@@ -54,7 +58,7 @@ class Translation:
     response_type: ClassVar[Any] = list[TranslationAnswer]
 
     def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
+        self._bundle, manifest = bundle, bundle.manifest
         languages, tokens = manifest.languages, manifest.language_tokens
         if manifest.tokenizer is None or manifest.generation is None or not (languages.source and languages.target):
             raise BundleError(
@@ -79,8 +83,15 @@ class Translation:
                 cannot do.
             TooLarge: too many texts, a text that is too long, or a long sentence with `do_not_truncate`.
         """
-        texts = yield from self.draft(request).write()
-        return [TranslationAnswer(translation_text=text) for text in texts]
+        draft = self.draft(request)
+        texts, outputs = yield from draft.write()
+        if request.explain is None:
+            return [TranslationAnswer(translation_text=text) for text in texts]
+        explanations = yield from explain_texts(request.explain, draft, outputs, texts, self._bundle)
+        return [
+            TranslationAnswer(translation_text=text, explanation=explanation)
+            for text, explanation in zip(texts, explanations, strict=True)
+        ]
 
     def draft(self, request: TranslationRequest) -> Draft:
         """One row for each sentence of each text. Raises what `solve` raises."""
@@ -95,12 +106,12 @@ class Translation:
             [fitted for piece in pieces(text, source) for fitted in self._fit(tokenizer, piece, parameters.truncation)]
             for text in request.inputs
         ]
-        rows = [
-            Row(tokenizer.encode(piece.text), generation=settings)
-            for text in texts
-            for piece in text
-            if piece.is_sentence
+        origins = [
+            origin
+            for index, text in enumerate(texts)
+            for origin in origins_of(index, request.inputs[index], [piece.text for piece in text if piece.is_sentence])
         ]
+        rows = [Row(tokenizer.encode(origin.piece), generation=settings) for origin in origins]
         clean_up = bool(parameters.clean_up_tokenization_spaces)
 
         def join(translated: Sequence[str], whole: bool) -> list[str]:
@@ -108,7 +119,10 @@ class Translation:
             joined = ["".join(_in_place(sentences, text, whole=whole)) for text in texts]
             return [clean_up_spaces(text) for text in joined] if clean_up else joined
 
-        return Draft(rows, self._tokenizer.decode, join)
+        draft = Draft(rows, self._tokenizer.decode, join, origins, tokenizer)
+        if request.explain is not None:
+            check_texts(request.explain, draft, self._bundle, is_stream=request.stream)
+        return draft
 
     def _between(self, source: str, target: str) -> tuple[Tokenizer, TargetTokens]:
         """The tokenizer with what says the two languages to the encoder, and what says the target to the decoder."""

@@ -8,6 +8,7 @@ Example::
         print(client.translate("Where is the station?")[0].translation_text)
 """
 
+from models.explain import Explain, Explanation
 from models.generation import GenerateParameters
 from models.tasks.question_answering import QuestionAnsweringAnswer, QuestionAnsweringParameters
 from models.tasks.recommendation import RecommendationAnswer, RecommendationParameters
@@ -37,6 +38,8 @@ __all__ = [
     "ClientError",
     "ConnectionLost",
     "DeadlinePassed",
+    "Explain",
+    "Explanation",
     "FieldError",
     "GenerateParameters",
     "InvalidRequest",

@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
+from models.explain import Explain
 from models.tasks.question_answering import QuestionAnsweringAnswer, QuestionAnsweringParameters
 from models.tasks.recommendation import RecommendationAnswer, RecommendationParameters
 from models.tasks.summarization import SummarizationAnswer, SummarizationParameters
@@ -58,10 +59,11 @@ class AsyncClient:
         parameters: TranslationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[TranslationAnswer]:
         """Translate one text or several; an answer for each."""
-        return await self._answer(calls.translation(texts, parameters, model), options)
+        return await self._answer(calls.translation(texts, parameters, model, explain), options)
 
     def stream_translation(
         self,
@@ -80,10 +82,11 @@ class AsyncClient:
         parameters: SummarizationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[SummarizationAnswer]:
         """Summarize one text or several; an answer for each."""
-        return await self._answer(calls.summarization(texts, parameters, model), options)
+        return await self._answer(calls.summarization(texts, parameters, model, explain), options)
 
     def stream_summarization(
         self,
@@ -103,10 +106,11 @@ class AsyncClient:
         parameters: QuestionAnsweringParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[QuestionAnsweringAnswer]:
         """Find the answer to a question in a context: one, or `parameters.top_k` of them."""
-        return await self._answer(calls.question_answering(question, context, parameters, model), options)
+        return await self._answer(calls.question_answering(question, context, parameters, model, explain), options)
 
     async def recommend(
         self,
@@ -114,10 +118,11 @@ class AsyncClient:
         parameters: RecommendationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[RecommendationAnswer]:
         """Recommend items to a customer with this history, oldest item first."""
-        return await self._answer(calls.recommendation(history, parameters, model), options)
+        return await self._answer(calls.recommendation(history, parameters, model, explain), options)
 
     async def models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
         """The cards of the models that are served."""

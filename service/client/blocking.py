@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
+from models.explain import Explain
 from models.tasks.question_answering import QuestionAnsweringAnswer, QuestionAnsweringParameters
 from models.tasks.recommendation import RecommendationAnswer, RecommendationParameters
 from models.tasks.summarization import SummarizationAnswer, SummarizationParameters
@@ -36,7 +37,8 @@ R = TypeVar("R")
 class Client:
     """Asks a running Heedful. Threads may share it; `close` it, or use it in a `with` statement.
 
-    The method of a task takes the request's `parameters`, a `model` other than the task's default, and `CallOptions`.
+    The method of a task takes the request's `parameters`, a `model` other than the task's default, what `explain` shall
+    show of each answer, and `CallOptions`.
     It gives a list, best first where there are candidates, and raises `ClientError`, or pydantic's `ValidationError`
     before anything is sent. A streaming method sends its request when the first event is asked for.
 
@@ -66,10 +68,11 @@ class Client:
         parameters: TranslationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[TranslationAnswer]:
         """Translate one text or several; an answer for each."""
-        return self._answer(calls.translation(texts, parameters, model), options)
+        return self._answer(calls.translation(texts, parameters, model, explain), options)
 
     def stream_translation(
         self,
@@ -88,10 +91,11 @@ class Client:
         parameters: SummarizationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[SummarizationAnswer]:
         """Summarize one text or several; an answer for each."""
-        return self._answer(calls.summarization(texts, parameters, model), options)
+        return self._answer(calls.summarization(texts, parameters, model, explain), options)
 
     def stream_summarization(
         self,
@@ -111,10 +115,11 @@ class Client:
         parameters: QuestionAnsweringParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[QuestionAnsweringAnswer]:
         """Find the answer to a question in a context: one, or `parameters.top_k` of them."""
-        return self._answer(calls.question_answering(question, context, parameters, model), options)
+        return self._answer(calls.question_answering(question, context, parameters, model, explain), options)
 
     def recommend(
         self,
@@ -122,10 +127,11 @@ class Client:
         parameters: RecommendationParameters | None = None,
         *,
         model: str | None = None,
+        explain: Explain | None = None,
         **options: Unpack[CallOptions],
     ) -> list[RecommendationAnswer]:
         """Recommend items to a customer with this history, oldest item first."""
-        return self._answer(calls.recommendation(history, parameters, model), options)
+        return self._answer(calls.recommendation(history, parameters, model, explain), options)
 
     def models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
         """The cards of the models that are served."""

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
 
+from models.explain import Explain
 from models.tasks.question_answering import (
     QuestionAnsweringAnswer,
     QuestionAnsweringInputs,
@@ -47,37 +48,54 @@ CARDS: Call[list[ModelCard]] = Call("/v1/models", TypeAdapter(list[ModelCard]))
 
 
 def translation(
-    texts: str | Sequence[str], parameters: TranslationParameters | None, model: str | None, *, streams: bool = False
+    texts: str | Sequence[str],
+    parameters: TranslationParameters | None,
+    model: str | None,
+    explain: Explain | None = None,
+    *,
+    streams: bool = False,
 ) -> Call[list[TranslationAnswer]]:
     """An answer for each text."""
-    request = TranslationRequest(inputs=_listed(texts), parameters=parameters, stream=streams)
+    request = TranslationRequest(inputs=_listed(texts), parameters=parameters, explain=explain, stream=streams)
     return _call("translation", model, request, TypeAdapter(list[TranslationAnswer]), streams=streams)
 
 
 def summarization(
-    texts: str | Sequence[str], parameters: SummarizationParameters | None, model: str | None, *, streams: bool = False
+    texts: str | Sequence[str],
+    parameters: SummarizationParameters | None,
+    model: str | None,
+    explain: Explain | None = None,
+    *,
+    streams: bool = False,
 ) -> Call[list[SummarizationAnswer]]:
     """An answer for each text."""
-    request = SummarizationRequest(inputs=_listed(texts), parameters=parameters, stream=streams)
+    request = SummarizationRequest(inputs=_listed(texts), parameters=parameters, explain=explain, stream=streams)
     return _call("summarization", model, request, TypeAdapter(list[SummarizationAnswer]), streams=streams)
 
 
 def question_answering(
-    question: str, context: str, parameters: QuestionAnsweringParameters | None, model: str | None
+    question: str,
+    context: str,
+    parameters: QuestionAnsweringParameters | None,
+    model: str | None,
+    explain: Explain | None = None,
 ) -> Call[list[QuestionAnsweringAnswer]]:
     """A list also where the service answers one object in place of a list of one."""
     inputs = QuestionAnsweringInputs(question=question, context=context)
-    request = QuestionAnsweringRequest(inputs=inputs, parameters=parameters)
+    request = QuestionAnsweringRequest(inputs=inputs, parameters=parameters, explain=explain)
     answers = TypeAdapter(Annotated[list[QuestionAnsweringAnswer], BeforeValidator(_as_list)])
     return _call("question-answering", model, request, answers)
 
 
 def recommendation(
-    history: Sequence[str], parameters: RecommendationParameters | None, model: str | None
+    history: Sequence[str],
+    parameters: RecommendationParameters | None,
+    model: str | None,
+    explain: Explain | None = None,
 ) -> Call[list[RecommendationAnswer]]:
     """Items for one customer."""
     inputs = RecommendationInputs(history=list(history))
-    request = RecommendationRequest(inputs=inputs, parameters=parameters)
+    request = RecommendationRequest(inputs=inputs, parameters=parameters, explain=explain)
     return _call("recommendation", model, request, TypeAdapter(list[RecommendationAnswer]))
 
 

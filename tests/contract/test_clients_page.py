@@ -27,7 +27,7 @@ def of(*languages: str) -> list[str]:
 
 
 def test_the_page_has_blocks_of_every_client() -> None:
-    assert len(of("python")) == 5
+    assert len(of("python")) == 6
     assert len(of("sh")) == 2
     assert len(of("js")) == 2
     assert len(BLOCKS) == PAGE.count("```") / 2

@@ -115,6 +115,32 @@ def test_a_history_is_put_together_from_the_catalogue(page: Page) -> None:
     expect(panel.locator(".recommended .title").first).not_to_have_text(added)
 
 
+def test_every_answer_is_explained_by_both_methods_side_by_side(page: Page) -> None:
+    for label in TABS:
+        panel = task(page, label)
+        run(panel)
+        panel.get_by_role("button", name="Why this answer?").click()
+        expect(panel.get_by_role("heading", name="Why this answer")).to_be_focused()
+        expect(panel.locator(".side").first).to_contain_text("Attention, where the model looked")
+        expect(panel.locator(".side").nth(1)).to_contain_text("Occlusion, how much less likely")
+        expect(panel.locator(".spot .weight").filter(has_text=re.compile(r"\d")).first).to_be_visible()
+    translation = task(page, "Translation")
+    translation.get_by_label("Text in English").fill("😀\nThank you very much.")
+    run(translation)
+    expect(translation.locator(".why h3")).to_have_count(0)
+    translation.get_by_role("button", name="Why this answer?").press("Enter")
+    translation.get_by_role("group", name="Words of the answer").get_by_role("button", name="Merci", exact=True).focus()
+    for side in translation.locator(".side").all():
+        strongest = side.locator(".spot").evaluate_all(
+            "spots => spots.find(spot => spot.style.getPropertyValue('--share') === '1.000').firstChild.data"
+        )
+        assert strongest == "Thank"
+    expect(translation.locator(".part-why .status")).to_contain_text("Occlusion, Merci: Thank +")
+    translation.get_by_text("Every weight as a heat map").click()
+    expect(translation.get_by_role("region", name="Attention, every weight")).to_contain_text("%")
+    expect(translation.locator(".snippet:visible")).to_contain_text('"explain":{"method":["attention","occlusion"]}')
+
+
 def test_an_error_is_a_sentence_at_its_field(browser: Browser, service: Service) -> None:
     with watched(browser, service.url, refused=2) as page:
         page.goto("/")
@@ -185,7 +211,12 @@ def test_nothing_is_wider_than_the_screen(browser: Browser, service: Service, wi
     with watched(browser, service.url, viewport={"width": width, "height": 700}) as page:
         page.goto("/")
         for label in TABS:
-            run(task(page, label))
+            panel = task(page, label)
+            run(panel)
+            panel.get_by_role("button", name="Why this answer?").click()
+            expect(panel.locator(".side").first).to_be_visible()
+            for details in panel.locator(".alignment summary").all():
+                details.click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from models.encoder import Encoder
 from models.evaluate.temperature import Asked, answered, fit
+from models.explainer import Explainer
 from models.load import Loaded
 from models.task import Output
 from models.tasks.question_answering import QuestionAnswering, QuestionAnsweringRequest
@@ -19,7 +20,8 @@ TRUE_TEMPERATURE = 0.5
 def test_scores_of_a_model_that_doubts_too_much_are_sharpened_as_much_as_they_should(tmp_path: Path) -> None:
     bundle = bundle_of("question-answering", tmp_path, max_tokens=24)
     task = QuestionAnswering(bundle)
-    loaded = Loaded(bundle, "fp32", task, Encoder.__new__(Encoder))
+    model = Encoder.__new__(Encoder)
+    loaded = Loaded(bundle, "fp32", task, model, Explainer(model, None, None))
     body = {"inputs": {"question": "who jumps", "context": CONTEXT}, "parameters": {"max_answer_len": 1}}
     request = QuestionAnsweringRequest.model_validate(body)
     (row,) = next(task.solve(request))

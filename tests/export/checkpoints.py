@@ -182,5 +182,6 @@ def recipe(task: str, **changes: Any) -> Recipe:
         "languages": Languages(source=("en",), target=("fr",)),
         "limits": Limits(max_tokens=24) if task == "recommendation" else Limits(max_tokens=40, max_new_tokens=16),
         "example": EXAMPLES[task],
+        "explain": False,
     }
     return Recipe.model_validate(fields | changes)

@@ -173,4 +173,5 @@ def recipe(family: str = "tiny") -> Recipe:
         languages=Languages(source=("en",)),
         limits=Limits(max_tokens=100),
         example=dict(REQUEST),
+        explain=False,
     )

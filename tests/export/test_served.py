@@ -172,7 +172,7 @@ def by_checkpoint(bundle: Bundle, checkpoint: Checkpoint, body: Mapping[str, Any
     with pytest.raises(StopIteration) as stop_:
         solution.send([Output((), checkpoint.answer(row), "stop") for row in rows])
     response: Any = stop_.value.value
-    return TypeAdapter[Any](task.response_type).dump_python(response, mode="json"), len(rows)
+    return TypeAdapter[Any](task.response_type).dump_python(response, mode="json", exclude_none=True), len(rows)
 
 
 def test_languages_that_must_be_said_and_those_that_are_not_known_are_named(http: httpx.Client) -> None:

@@ -124,8 +124,16 @@ def make(registry: CollectorRegistry) -> Iterator[Callable[..., Engine]]:
     engines: list[tuple[Engine, Countdown]] = []
     metrics = Metrics(registry)
 
-    def build(model: Countdown, *, limits: Limits = LIMITS, started: bool = True) -> Engine:
-        engine = Engine(model, name="countdown", limits=limits, observer=metrics.observer("test", "countdown"))
+    def build(
+        model: Countdown, *, limits: Limits = LIMITS, started: bool = True, explainer: Countdown | None = None
+    ) -> Engine:
+        engine = Engine(
+            model,
+            name="countdown",
+            limits=limits,
+            observer=metrics.observer("test", "countdown"),
+            explainer=explainer or Countdown(),
+        )
         engines.append((engine, model))
         if started:
             engine.start()
@@ -841,3 +849,50 @@ async def test_rows_without_tokens_have_neither(make: Callable[..., Engine], reg
     _, timing = await make(Forward()).answer(ask(row(1)))
     assert (timing.first_token_s, timing.paces_s) == (None, ())
     assert sample(registry, "heedful_time_to_first_token_seconds_count") == 0
+
+
+def explaining(tokens: int) -> Row:
+    return Row(np.array([tokens, 0], np.int64), purpose="score")
+
+
+async def test_rows_that_explain_run_beside_those_that_answer(make: Callable[..., Engine]) -> None:
+    model, explainer = Countdown(slots=1), Countdown()
+    model.gate = threading.Semaphore(0)
+    engine = make(model, explainer=explainer)
+
+    def explained() -> Solution[tuple[int, ...]]:
+        (answer,) = yield [row(2)]
+        (explanation,) = yield [explaining(3)]
+        return answer.tokens + explanation.tokens
+
+    model.gate.release(2)
+    tokens, timing = await engine.answer(explained())
+    assert tokens == (1, 0, 2, 1, 0)
+    assert timing.generated_tokens == 2
+    assert timing.explain_s > 0
+    assert len(explainer.admitted) == 1
+    answer = asyncio.ensure_future(engine.answer(ask(row(5))))
+    await until(lambda: model.gates_entered > 2)
+    assert engine.waiting_rows == 0
+    model.gate.release(100)
+    await answer
+    assert len(explainer.admitted) == 1
+
+
+async def test_an_explanation_that_fails_leaves_answers_alone(make: Callable[..., Engine]) -> None:
+    engine = make(Countdown(), explainer=Countdown())
+    with pytest.raises(ComputeError):
+        await engine.answer(ask(Row(np.array([3, POISON_STEP]), purpose="score")))
+    assert (await engine.answer(ask(row(3))))[0] == [(2, 1, 0)]
+
+
+async def test_whoever_leaves_takes_his_explanation_along(make: Callable[..., Engine]) -> None:
+    explainer = Countdown()
+    explainer.gate = threading.Semaphore(0)
+    engine = make(Countdown(), explainer=explainer)
+    leaving = asyncio.ensure_future(engine.answer(ask(explaining(50))))
+    await until(lambda: bool(explainer.admitted))
+    leaving.cancel()
+    explainer.gate.release(100)
+    await until(lambda: bool(explainer.dropped))
+    await engine.drain()

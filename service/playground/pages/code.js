@@ -78,19 +78,19 @@ console.log(${read});`;
 function ours(task, _url, body, model) {
   const { ours: method, parameters, answer } = METHODS[task];
   const generate = body.parameters?.generate_parameters;
-  const names = ["Client", body.parameters && parameters, generate && "GenerateParameters"].filter(Boolean).sort();
+  const names = ["Client", body.explain && "Explain", body.parameters && parameters, generate && "GenerateParameters"].filter(Boolean).sort();
   const settings = body.parameters && `${parameters}(${keywords(generate ? { ...body.parameters, generate_parameters: undefined } : body.parameters, generate && `generate_parameters=GenerateParameters(${keywords(generate)})`)})`;
-  const given = [...positional(task, body.inputs), settings, model && `model=${python(model)}`].filter(Boolean);
+  const given = [...positional(task, body.inputs), settings, model && `model=${python(model)}`, body.explain && `explain=Explain(${keywords(body.explain)})`].filter(Boolean);
   return `from service.client import ${names.join(", ")}
 
 with Client(${python(origin())}) as client:
     for answer in client.${method}(${given.join(", ")}):
-        print(answer.${answer})`;
+        print(answer.${answer})${body.explain ? `\n        print(${task === "question-answering" ? "answer.explanation and " : ""}answer.explanation.parts[0].rank_correlation)` : ""}`;
 }
 
 function hub(task, url, body) {
   const { hub: method, answer } = METHODS[task];
-  if (!method) return null;
+  if (!method || body.explain) return null;
   const several = body.parameters?.top_k > 1;
   const given = [...positional(task, body.inputs), keywords(body.parameters ?? {})].filter(Boolean).join(", ");
   const call = `InferenceClient(model=${python(url)}).${method}(${given})`;

@@ -3,6 +3,7 @@
 import { codePanel } from "./code.js";
 import { element, field, freshId } from "./dom.js";
 import { modelCard } from "./card.js";
+import { explaining } from "./explaining.js";
 import { Refusal } from "./service.js";
 import { timingBar } from "./timing.js";
 
@@ -43,6 +44,7 @@ export function workbench(task, cards) {
     const status = element("p", { class: "status", role: "status" });
     const problem = element("div", { class: "problem", role: "alert" });
     const time = element("div");
+    const why = explaining(card, (body) => code.show(card, route, body));
     const stop = element("button", { type: "button", class: "quiet", hidden: true, onclick: () => running?.abort() }, "Stop");
     const go = element("button", { type: "submit", class: "go" }, task.verb);
     const examples = task.examples(card).map(({ label, values }) =>
@@ -63,13 +65,16 @@ export function workbench(task, cards) {
       form.querySelectorAll("[aria-invalid]").forEach((control) => control.removeAttribute("aria-invalid"));
       problem.replaceChildren();
       time.replaceChildren();
+      why.clear();
       view.clear();
       view.node.setAttribute("aria-busy", "true");
       status.textContent = "";
       stop.hidden = false;
       try {
-        const { timing, said } = await task.answer(view, route, controls.body(), own.signal);
+        const body = controls.body();
+        const { timing, said } = await task.answer(view, route, body, own.signal);
         time.replaceChildren(timingBar(timing));
+        if (!body.parameters?.generate_parameters?.do_sample) why.offer(route, body); // another draw, another answer
         status.textContent = `${said} Answered in ${Math.round(timing.total)} milliseconds.`;
       } catch (error) {
         if (own.signal.aborted) {
@@ -103,7 +108,7 @@ export function workbench(task, cards) {
       if (event.key === "Escape" && running) running.abort();
     });
     bench.replaceChildren(
-      element("div", { class: "pair" }, form, element("section", { class: "answer", "aria-labelledby": title.id }, title, problem, view.node, status, time)),
+      element("div", { class: "pair" }, form, element("section", { class: "answer", "aria-labelledby": title.id }, title, problem, view.node, status, time, why.node)),
       element("div", { class: "pair below" }, code.node, modelCard(card)),
     );
     controls.fill(task.examples(card)[0].values);

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import InvalidInput, TooLarge
+from models.evidence import span_logits
 from models.task import Output, Row
 from models.tasks.question_answering import (
     QuestionAnswering,
     QuestionAnsweringAnswer,
     QuestionAnsweringRequest,
-    span_logits,
 )
 from tests.models.tasks.bundles import bundle_of
 

@@ -177,7 +177,7 @@ def test_an_answer_of_another_service() -> None:
 
 def test_fields_of_a_newer_service_are_left_out() -> None:
     _, step = begin(Clock())
-    assert read(CALL, response(sent(step), 200, [ANSWER[0] | {"explanation": []}]))[0].translation_text == "Bonjour."
+    assert read(CALL, response(sent(step), 200, [ANSWER[0] | {"provenance": []}]))[0].translation_text == "Bonjour."
 
 
 def test_one_answer_to_a_question_is_a_list_of_one() -> None:

@@ -1,0 +1,94 @@
+"""A model's two lanes, rows that answer and rows that explain an answer, and how much time the second may take."""
+
+import time
+from collections.abc import Sequence
+
+from models.task import Model, Row
+from service.admission import Admission, Change, Limits, Load
+from service.rows import Batch, Rows
+
+SHARE = 0.05
+"""Of the time that explanations get while there are answers to compute, so that these come hardly later."""
+
+QUIET_S = 0.1
+"""When no answer has been computed for so long, explanations get all the time."""
+
+MOST_CREDIT_S = 0.02
+"""What unused time adds up to at most: a step or two."""
+
+
+class Lane:
+    """Rows of one kind with the books on what waits. Only the engine's thread touches `rows`, but for counting.
+
+    `admission`, `load` and `arrived` are shared with the callers' loops and guarded by the engine's lock.
+    """
+
+    def __init__(self, model: Model, name: str, limits: Limits) -> None:
+        self.rows = Rows(model, name)
+        self.admission = Admission(limits)
+        self.load = Load(time.monotonic())
+        self.arrived: list[Batch] = []
+
+    def submit(self, batch: Batch) -> None:
+        """The batch begins to wait; under the lock."""
+        self.admission.book(Change(waiting_rows=len(batch.rows), waiting_tokens=batch.tokens))
+        self.arrived.append(batch)
+
+    def take(self) -> Sequence[Batch]:
+        """What has arrived; under the lock."""
+        arrived, self.arrived = self.arrived, []
+        return arrived
+
+    def book(self, busy_s: float | None = None) -> None:
+        """Bring the books up to date; under the lock.
+
+        Args:
+            busy_s: the iteration that is over took so long; None while it is under way.
+        """
+        self.admission.book(self.rows.change)
+        self.rows.change = Change()
+        if busy_s is not None:
+            rate = self.admission.rate
+            rate.measure(self.rows.finished_tokens, busy_s)
+            self.load.measure(self.rows.finished_tokens, busy_s, rate.capacity_tokens_per_s, time.monotonic())
+            self.rows.finished_tokens = 0
+
+    def clear(self) -> None:
+        """Nothing has arrived, waits or runs; under the lock. `Rows.clear` is the thread's."""
+        self.arrived = []
+        self.admission.clear()
+
+
+def explains(rows: Sequence[Row]) -> bool:
+    """Whether rows that are yielded together explain an answer."""
+    return bool(rows) and rows[0].purpose != "answer"
+
+
+class Share:
+    """When explanations may compute: pure, so that tests need no clock. Times are seconds on the caller's clock."""
+
+    def __init__(self) -> None:
+        self._credit_s = 0.0
+        self._counted_until = self._answered_at = float("-inf")
+
+    def answered(self, now: float) -> None:
+        """An iteration with answers is over."""
+        self._earn(now)
+        self._answered_at = now
+
+    def spent(self, began: float, now: float) -> None:
+        """Explanations computed from `began` to `now`."""
+        self._earn(now)
+        if began - self._answered_at < QUIET_S:
+            self._credit_s -= now - began
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until explanations may compute; 0 when they may."""
+        quiet_s = self._answered_at + QUIET_S - now
+        self._earn(now)
+        return max(0.0, min(quiet_s, -self._credit_s / SHARE))
+
+    def _earn(self, now: float) -> None:
+        earned_s = SHARE * (now - max(self._counted_until, now - MOST_CREDIT_S / SHARE))
+        self._credit_s = min(MOST_CREDIT_S, self._credit_s + earned_s)
+        self._counted_until = now
