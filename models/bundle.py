@@ -168,12 +168,19 @@ class Quality(Frozen):
     command: str
 
 
+class Calibration(Frozen):
+    """Log-odds of a score: `slope` times those of the model's probability, plus `intercept`."""
+
+    slope: float = Field(gt=0)
+    intercept: float
+
+
 class Manifest(Frozen):
     """`bundle.json`: all that a bundle says of itself.
 
     `example` is a request that the model must answer before it counts as ready, `parity` a file of rows with what the
-    checkpoint answered to them, `shortlist` which words are likely for which source token. Logits are divided by
-    `score_temperature` before they become a score. One pass takes `budget_tokens` on a kind of device, as measured by
+    checkpoint answered to them, `shortlist` which words are likely for which source token. Probabilities
+    become scores by `score_calibration`. One pass takes `budget_tokens` on a kind of device, as measured by
     `heedful bench --tune`.
     """
 
@@ -195,7 +202,7 @@ class Manifest(Frozen):
     shortlist: File | None = None
     generation: GenerationDefaults | None = None
     limits: Limits
-    score_temperature: float = Field(1.0, gt=0)
+    score_calibration: Calibration | None = None
     budget_tokens: dict[Device, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
     quality: tuple[Quality, ...] = ()
     example: dict[str, JsonValue]

@@ -17,14 +17,6 @@ QUESTION, CONTEXT = "/inputs/question", "/inputs/context"
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """How spans become probabilities: all logits are divided by `temperature`."""
-
-    temperature: np.float32
-    max_answer_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Word:
     """A word, and the tokens of the window that are part of it."""
 
@@ -57,7 +49,7 @@ def explain_span(
     texts: tuple[str, str],
     answer: Span,
     tokenizer: Tokenizer,
-    scored: Scored,
+    max_answer_tokens: int,
 ) -> Solution[Explanation]:
     """An explanation of a single part: the window that gives the answer the largest logit.
 
@@ -89,7 +81,7 @@ def explain_span(
         )
     if "occlusion" in asked.method:
         others = [(windows[index], output.arrays) for index, output in enumerate(outputs) if index != at]
-        rest = _Rest.of(others, scored)
+        rest = _Rest.of(others, max_answer_tokens)
         with_all = rest.log_probability(window, outputs[at].arrays, first, last)
         changes = np.array([with_all - rest.log_probability(window, output.arrays, first, last) for output in computed])
         occlusion = Occlusion(log_probability=with_all, units=[word.unit for word in words], changes=rounded(changes))
@@ -126,23 +118,23 @@ def span_logits(start: Array, end: Array, max_answer_tokens: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """What the windows without the answer weigh in its probability: they stay as they are.
+    """What the windows without the answer weigh in its probability: they stay as they are; nothing is calibrated.
 
     Args:
         total: logarithm of the sum over their spans; minus infinity without any.
         nothing: their lowest logit of "no answer"; infinity without any.
     """
 
-    scored: Scored
+    max_answer_tokens: int
     total: float
     nothing: float
 
     @classmethod
-    def of(cls, others: Sequence[tuple[Window, Mapping[str, Array]]], scored: Scored) -> "_Rest":
-        rest = cls(scored, -np.inf, np.inf)
+    def of(cls, others: Sequence[tuple[Window, Mapping[str, Array]]], max_answer_tokens: int) -> "_Rest":
+        rest = cls(max_answer_tokens, -np.inf, np.inf)
         for window, arrays in others:
             total, nothing, _, _ = rest.read(window, arrays)
-            rest = cls(scored, float(np.logaddexp(rest.total, total)), min(rest.nothing, nothing))
+            rest = cls(max_answer_tokens, float(np.logaddexp(rest.total, total)), min(rest.nothing, nothing))
         return rest
 
     def log_probability(self, window: Window, arrays: Mapping[str, Array], first: int, last: int) -> float:
@@ -155,8 +147,8 @@ class _Rest:
 
     def read(self, window: Window, arrays: Mapping[str, Array]) -> tuple[float, float, Array, Array]:
         """The window's sum, its "no answer", and all logits of starts and ends."""
-        start, end = (arrays[name] / self.scored.temperature for name in ("start_logits", "end_logits"))
-        logits = span_logits(start[window.context], end[window.context], self.scored.max_answer_tokens)
+        start, end = (arrays[name] for name in ("start_logits", "end_logits"))
+        logits = span_logits(start[window.context], end[window.context], self.max_answer_tokens)
         total = float(np.logaddexp.reduce(logits[np.isfinite(logits)].astype(np.float64)))
         return total, float(start[0] + end[0]), start, end
 

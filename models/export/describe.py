@@ -13,7 +13,7 @@ from models.export.write import CARD_FILE, seal
 
 
 def describe_bundle(folder: Path, recipe: Recipe) -> None:
-    """Rewrite the card of the bundle in `folder`, and quality and score temperature in its manifest.
+    """Rewrite the card of the bundle in `folder`, and quality and score calibration in its manifest.
 
     Raises:
         ExportError: the recipe is another model's, or the card was not written by an export.
@@ -25,13 +25,13 @@ def describe_bundle(folder: Path, recipe: Recipe) -> None:
             f"{folder} holds {manifest.name} {manifest.version}, the recipe is of {recipe.name} {recipe.version}"
         )
     card = folder / CARD_FILE
-    manifest = manifest.model_copy(update={"quality": recipe.quality, "score_temperature": recipe.score_temperature})
+    manifest = manifest.model_copy(update={"quality": recipe.quality, "score_calibration": recipe.score_calibration})
     card.write_text(revised_card(card.read_text(encoding="utf-8"), manifest, recipe.card), encoding="utf-8")
     seal(manifest, folder)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write a bundle's card, quality and score temperature anew from its recipe; its weights stay as they are."""
+    """Write a bundle's card, quality and score calibration anew from its recipe; its weights stay as they are."""
     parser = argparse.ArgumentParser(
         prog="python -m models.export.describe",
         description=main.__doc__,

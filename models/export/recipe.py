@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, JsonValue, ValidationError
 
-from models.bundle import Frozen, Languages, Limits, Name, Quality
+from models.bundle import Calibration, Frozen, Languages, Limits, Name, Quality
 from models.export.errors import ExportError
 
 Operators: TypeAlias = Literal["onnxruntime", "standard"]
@@ -48,7 +48,7 @@ class Recipe(Frozen):
             writes when nobody asks for another.
         limits: None takes what the checkpoint's positions allow.
         example: a request that the served model must answer before it counts as ready; None takes one that suits.
-        score_temperature: what `python -m models.evaluate.temperature` finds, for question answering.
+        score_calibration: what `python -m models.evaluate.calibration` finds, for question answering.
         references: further requests on which exported graphs are held against the checkpoint.
         explain: also write the graph that shows what a row attended to, where the family has one.
     """
@@ -60,7 +60,7 @@ class Recipe(Frozen):
     languages: Languages = Languages(source=())
     limits: Limits | None = None
     generation: Decoding = Decoding()
-    score_temperature: float = Field(1.0, gt=0)
+    score_calibration: Calibration | None = None
     example: dict[str, JsonValue] | None = None
     references: tuple[dict[str, JsonValue], ...] = ()
     explain: bool = True

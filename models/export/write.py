@@ -117,7 +117,7 @@ def export(
             catalogue=_compact(source / ITEMS_FILE, staged / CATALOGUE_FILE),
             generation=generation,
             limits=limits,
-            score_temperature=recipe.score_temperature,
+            score_calibration=recipe.score_calibration,
             quality=recipe.quality,
             example=example,
             created_by=_created_by(),

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, Field
 
-from models.bundle import Bundle
+from models.bundle import Bundle, Calibration
 from models.errors import BundleError, InvalidInput, TooLarge
-from models.evidence import Scored, check_span, explain_span, span_logits
+from models.evidence import check_span, explain_span, span_logits
 from models.explain import Explain, Explanation
 from models.generation import Closed, check_text
 from models.task import Array, Output, Row, Solution
@@ -81,7 +81,7 @@ class QuestionAnswering:
         if manifest.tokenizer is None:
             raise BundleError(f"{bundle.folder}: a question-answering bundle needs a tokenizer")
         self._bundle, self._limits = bundle, manifest.limits
-        self._temperature = np.float32(manifest.score_temperature)
+        self._calibration = manifest.score_calibration
         self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
 
     def solve(
@@ -109,12 +109,13 @@ class QuestionAnswering:
         if request.explain is not None:
             check_span(request.explain, self._bundle, self._tokenizer, windows, context)
         outputs = yield [Row(window.tokens, window.segments) for window in windows]
-        scored = Scored(self._temperature, parameters.max_answer_len or MAX_ANSWER_TOKENS)
+        max_answer_tokens = parameters.max_answer_len or MAX_ANSWER_TOKENS
         answers = _answers(
             context,
             windows,
             outputs,
-            scored=scored,
+            calibration=self._calibration,
+            max_answer_tokens=max_answer_tokens,
             to_words=parameters.align_to_words is not False,
             may_be_empty=bool(parameters.handle_impossible_answer),
         )[:top_k]
@@ -126,7 +127,7 @@ class QuestionAnswering:
                 texts=(question, context),
                 answer=(answers[0].start, answers[0].end),
                 tokenizer=self._tokenizer,
-                scored=scored,
+                max_answer_tokens=max_answer_tokens,
             )
             answers[0] = answers[0].model_copy(update={"explanation": explanation})
         return answers[0] if top_k == 1 else answers
@@ -175,7 +176,8 @@ def _answers(
     windows: Sequence[Window],
     outputs: Sequence[Output],
     *,
-    scored: Scored,
+    calibration: Calibration | None,
+    max_answer_tokens: int,
     to_words: bool,
     may_be_empty: bool,
 ) -> list[QuestionAnsweringAnswer]:
@@ -183,15 +185,15 @@ def _answers(
 
     The probabilities are one softmax over every span of every window and the best-founded "no answer", whose
     logit is the lowest that any window gives to its first token (so does the evaluation of SQuAD 2.0, Rajpurkar
-    et al. 2018). All logits are divided by a temperature (Guo et al. 2017), which changes no order.
+    et al. 2018). What they become by the bundle's calibration keeps their order.
     """
     spans: list[_Span] = []
     every_logit = []
     nothing = np.inf
     for window, output in zip(windows, outputs, strict=True):
-        start, end = (output.arrays[name] / scored.temperature for name in ("start_logits", "end_logits"))
+        start, end = (output.arrays[name] for name in ("start_logits", "end_logits"))
         nothing = min(nothing, float(start[0] + end[0]))
-        logits = span_logits(start[window.context], end[window.context], scored.max_answer_tokens)
+        logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
         every_logit.append(logits[np.isfinite(logits)])
         spans.extend(_best_spans(window, logits, to_words))
     total = float(np.logaddexp.reduce(np.concatenate([*every_logit, np.array([nothing])]).astype(np.float64)))
@@ -203,9 +205,19 @@ def _answers(
         best[key] = max(span.logit, best.get(key, -np.inf))
     ranked = sorted(best.items(), key=lambda item: -item[1])
     return [
-        QuestionAnsweringAnswer(answer=context[start:end], score=float(np.exp(logit - total)), start=start, end=end)
+        QuestionAnsweringAnswer(
+            answer=context[start:end], score=calibrated(float(np.exp(logit - total)), calibration), start=start, end=end
+        )
         for (start, end), logit in ranked
     ]
+
+
+def calibrated(probability: float, calibration: Calibration | None) -> float:
+    """How often an answer to which the model gives this probability is right (Platt 1999): a line through log-odds."""
+    if calibration is None or not 0 < probability < 1:
+        return probability
+    odds = np.log(probability) - np.log1p(-probability)
+    return float(1 / (1 + np.exp(-(calibration.slope * odds + calibration.intercept))))
 
 
 def _without_blanks(context: str, span: _Span) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.bundle import Calibration
 from models.errors import InvalidInput, TooLarge
 from models.evidence import span_logits
 from models.task import Output, Row
@@ -146,14 +147,15 @@ def test_span_logits_equal_a_slow_enumeration(tokens: int, longest: int, seed: i
     assert found == expected
 
 
-def test_a_temperature_sharpens_scores_and_keeps_their_order(tmp_path: Path) -> None:
+def test_a_calibration_moves_scores_and_keeps_their_order(tmp_path: Path) -> None:
     bundle = bundle_of("question-answering", tmp_path, max_tokens=64)
-    manifest = bundle.manifest.model_copy(update={"score_temperature": 0.5})
-    sharp = QuestionAnswering(dataclasses.replace(bundle, manifest=manifest))
+    line = Calibration(slope=2.0, intercept=1.0)
+    manifest = bundle.manifest.model_copy(update={"score_calibration": line})
     mark = {"fox": (2.0, 2.0), "dog": (1.5, 1.5)}
     asked = request(top_k=2, max_answer_len=1)
     _, plain = answer(QuestionAnswering(bundle), asked, mark)
-    _, scaled = answer(sharp, asked, mark)
-    assert [found.answer for found in scaled] == [found.answer for found in plain] == ["fox", "dog"]
-    assert plain[0].score / plain[1].score == pytest.approx(np.exp(1.0), rel=1e-4)
-    assert scaled[0].score / scaled[1].score == pytest.approx(np.exp(1.0 / 0.5), rel=1e-4)
+    _, moved = answer(QuestionAnswering(dataclasses.replace(bundle, manifest=manifest)), asked, mark)
+    assert [found.answer for found in moved] == [found.answer for found in plain] == ["fox", "dog"]
+    for before, after in zip(plain, moved, strict=True):
+        odds = before.score / (1 - before.score)
+        assert after.score / (1 - after.score) == pytest.approx(np.exp(1.0) * odds**2.0, rel=1e-4)
