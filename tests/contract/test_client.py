@@ -25,7 +25,7 @@ QUESTION = "Where was Marie Curie born?"
 
 
 def plain(answers: Any) -> list[Any]:
-    return [answer.model_dump() for answer in answers]
+    return [answer.model_dump(exclude_none=True) for answer in answers]
 
 
 def test_every_task_is_answered_as_over_plain_http(service: Service, http: httpx.Client) -> None:
