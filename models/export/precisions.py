@@ -60,22 +60,21 @@ def write_graphs(
             f"this checkpoint's graphs cannot be made in {', '.join(missing)}: export it with --precision"
             f" {' or '.join(possible)}"
         )
-    explain = explain_source(sources)
     written: dict[Precision, Graphs] = {}
     for precision in precisions:
         folder = staged / precision
         folder.mkdir()
         models = {}
-        roles = dict(sources)
-        if explain is not None and precision in explained:
-            roles["explain"] = explain
         converted: dict[Role, Source] = {}
-        for role, source in roles.items():
+        for role, source in sources.items():
             module = _IN_PRECISION[precision](source.module)
             arguments = _in_float16(source.arguments) if precision == "fp16" else source.arguments
             if operators == "standard":
                 module = to_standard(module)
             converted[role] = replace(source, module=module, arguments=arguments)
+        if precision in explained and (explain := explain_source(converted)) is not None:
+            arguments = _in_float16(explain.arguments) if precision == "fp16" else explain.arguments
+            converted["explain"] = replace(explain, arguments=arguments)
         if shortlisted:
             converted |= shortlisted_sources(converted["step"])
         for role, source in converted.items():
