@@ -36,7 +36,16 @@ def check_texts(asked: Explain, draft: Draft, bundle: Bundle, *, is_stream: bool
     )
 
 
-def explain_texts(
+def write_texts(draft: Draft, asked: Explain | None, bundle: Bundle) -> Solution[list[tuple[str, Explanation | None]]]:
+    """The texts of a draft, each with its explanation where one is asked for."""
+    texts, outputs = yield from draft.write()
+    if asked is None:
+        return [(text, None) for text in texts]
+    explanations = yield from _explanations(asked, draft, outputs, texts, bundle)
+    return list(zip(texts, explanations, strict=True))
+
+
+def _explanations(
     asked: Explain, draft: Draft, outputs: Sequence[Output], texts: Sequence[str], bundle: Bundle
 ) -> Solution[list[Explanation]]:
     """An explanation for each text: a part for each row that wrote a stretch of it.

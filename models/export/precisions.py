@@ -73,8 +73,7 @@ def write_graphs(
                 module = to_standard(module)
             converted[role] = replace(source, module=module, arguments=arguments)
         if precision in explained and (explain := explain_source(converted)) is not None:
-            arguments = _in_float16(explain.arguments) if precision == "fp16" else explain.arguments
-            converted["explain"] = replace(explain, arguments=arguments)
+            converted["explain"] = explain
         if shortlisted:
             converted |= shortlisted_sources(converted["step"])
         for role, source in converted.items():

@@ -13,7 +13,7 @@ from models.generation import Closed, GenerateParameters, WritingRequest, check_
 from models.surface import Surface
 from models.task import Draft, Row, Solution
 from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
-from models.writing import check_texts, explain_texts, origins_of
+from models.writing import check_texts, origins_of, write_texts
 
 
 class SummarizationParameters(Closed):
@@ -65,15 +65,8 @@ class Summarization:
             InvalidInput: a blank text, or decoding that the model cannot do.
             TooLarge: too many texts, a text that is too long, or one over a single window with `do_not_truncate`.
         """
-        draft = self.draft(request)
-        texts, outputs = yield from draft.write()
-        if request.explain is None:
-            return [SummarizationAnswer(summary_text=text) for text in texts]
-        explanations = yield from explain_texts(request.explain, draft, outputs, texts, self._bundle)
-        return [
-            SummarizationAnswer(summary_text=text, explanation=explanation)
-            for text, explanation in zip(texts, explanations, strict=True)
-        ]
+        written = yield from write_texts(self.draft(request), request.explain, self._bundle)
+        return [SummarizationAnswer(summary_text=text, explanation=explanation) for text, explanation in written]
 
     def draft(self, request: SummarizationRequest) -> Draft:
         """One row for each window of each text. Raises what `solve` raises."""

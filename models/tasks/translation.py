@@ -12,7 +12,7 @@ from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
 from models.task import Draft, Row, Solution
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
-from models.writing import check_texts, explain_texts, origins_of
+from models.writing import check_texts, origins_of, write_texts
 
 _LISTED = 12
 """Languages that an error names at most."""
@@ -83,15 +83,8 @@ class Translation:
                 cannot do.
             TooLarge: too many texts, a text that is too long, or a long sentence with `do_not_truncate`.
         """
-        draft = self.draft(request)
-        texts, outputs = yield from draft.write()
-        if request.explain is None:
-            return [TranslationAnswer(translation_text=text) for text in texts]
-        explanations = yield from explain_texts(request.explain, draft, outputs, texts, self._bundle)
-        return [
-            TranslationAnswer(translation_text=text, explanation=explanation)
-            for text, explanation in zip(texts, explanations, strict=True)
-        ]
+        written = yield from write_texts(self.draft(request), request.explain, self._bundle)
+        return [TranslationAnswer(translation_text=text, explanation=explanation) for text, explanation in written]
 
     def draft(self, request: TranslationRequest) -> Draft:
         """One row for each sentence of each text. Raises what `solve` raises."""
