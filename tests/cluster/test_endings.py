@@ -38,6 +38,14 @@ async def busy(client: httpx.AsyncClient, service: Service) -> list[asyncio.Task
     return calls
 
 
+async def until_refused(client: httpx.AsyncClient, service: Service) -> list[httpx.Response]:
+    """One request after the other, so that some are under way whenever the service begins to drain."""
+    answers = [await client.post(f"{service.url}{SLOW}", json=REQUEST)]
+    while answers[-1].is_success:
+        answers.append(await client.post(f"{service.url}{SLOW}", json=REQUEST))
+    return answers
+
+
 async def test_a_second_service_runs_beside_the_first_and_ctrl_c_drains_it(
     cluster: Service, begin: Begin, config: Path
 ) -> None:
@@ -73,9 +81,10 @@ async def test_without_haproxy_it_says_so_and_answers_and_the_drain_has_an_end(b
     assert not any("haproxy" in " ".join(each.cmdline()) for each in family)
     assert "WARNING heedful.cluster without HAProxy" in service.log.read_text()
     async with httpx.AsyncClient(timeout=180) as client:
-        calls = await busy(client, service)
+        callers = [asyncio.create_task(until_refused(client, service)) for _ in range(IN_FLIGHT)]
+        await until(lambda: accepted(service) > IN_FLIGHT)
         os.killpg(service.process.pid, signal.SIGTERM)
-        answers = [await call for call in calls]
+        answers = [answer for caller in callers for answer in await caller]
     assert {answer.status_code for answer in answers} == {200, 503}
     assert {answer.headers["content-type"] for answer in answers} == {"application/json", "application/problem+json"}
     assert await asyncio.to_thread(service.process.wait, 60) == 0
