@@ -214,7 +214,10 @@ def run(names: Iterable[str], options: Options, results: Results) -> bool:
                 lines.append(line)
                 print(f"| {' | '.join(line.cells())} |", file=sys.stderr, flush=True)
         except Exception as error:  # noqa: BLE001 - the other parts are worth their time whatever it was
-            print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            cause = error
+            while isinstance(cause, ExceptionGroup):
+                cause = cause.exceptions[0]
+            print(f"{name} failed: {type(cause).__name__}: {cause}", file=sys.stderr, flush=True)
             complete = False
         if lines:
             results.keep(name, lines, points, runs=options.runs, share=options.share)

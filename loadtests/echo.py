@@ -85,7 +85,7 @@ class Nothing:
 
 def _load(folder: Path, **_: Any) -> Loaded:
     return Loaded(
-        open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing(), Explainer(Nothing(), None, None)
+        open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing(), Explainer(Nothing(), None, None), None
     )
 
 

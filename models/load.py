@@ -29,6 +29,8 @@ class Loaded:
     Args:
         model: answers.
         explainer: takes the rows that explain an answer, with the same graphs but a state of its own.
+        long: the model once more with a state of its own, which may compute beside it; None where rows join a running
+            batch, so that long ones keep nobody waiting.
     """
 
     bundle: Bundle
@@ -36,6 +38,7 @@ class Loaded:
     task: Task[Any, Any]
     model: Model
     explainer: Explainer
+    long: Model | None
 
 
 BUDGET_TOKENS = 512
@@ -66,9 +69,9 @@ def load(
     if bundle.manifest.task not in TASKS:
         raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
     chosen = precision or preferred(bundle.manifest.precisions)
-    model, explainer = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
+    model, explainer, long = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
-    return Loaded(bundle, chosen, task, model, explainer)
+    return Loaded(bundle, chosen, task, model, explainer, long)
 
 
 def preferred(carried: Iterable[Precision]) -> Precision:
@@ -113,7 +116,7 @@ def load_model(
 
 def _load(
     bundle: Bundle, precision: Precision, *, slots: int, threads: int, budget_tokens: int | None, lean: bool = False
-) -> tuple[Model, Explainer]:
+) -> tuple[Model, Explainer, Model | None]:
     def session(role: Role) -> Session:
         return open_session(bundle, precision, role, threads=threads, lean=lean)
 
@@ -123,8 +126,9 @@ def _load(
     roles.discard("explain")
     if roles == {"forward"}:
         forward = session("forward")
-        scorer = Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS)
-        return Encoder(forward, slots=slots, budget_tokens=budget_tokens), Explainer(scorer, show, None)
+        explains = Explainer(Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS), show, None)
+        passes = partial(Encoder, forward, slots=slots, budget_tokens=budget_tokens)
+        return passes(), explains, passes()
     shortlist = bundle.manifest.shortlist
     needed = {"encoder", "step", "shortlisted", "words"} if shortlist else {"encoder", "step"}
     if not needed <= roles:
@@ -149,4 +153,4 @@ def _load(
         budget_tokens=budget_tokens,
     )
     whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step
-    return model, Explainer(Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS), show, generation)
+    return model, Explainer(Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS), show, generation), None

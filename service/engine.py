@@ -1,103 +1,124 @@
-"""The loop that lets many callers share one model: schedule → admit → step → deliver, in one thread per model."""
+"""What lets many callers share one model: their requests go on here, and their rows wait for the workers' threads."""
 
 import asyncio
-import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TypeVar
 
-from models.errors import ComputeError
 from models.task import Model, Output, Row, Solution
 from service import tracing
 from service.admission import Limits, Pressure
-from service.callers import Call, Caller, Follower, Response, Timing, advance, wake, within
+from service.callers import Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Draining, ServiceError
-from service.lanes import Lane, Share, explains
+from service.lanes import Lane, explains
 from service.metrics import Observer
 from service.rows import Batch
+from service.worker import Worker
 
 R = TypeVar("R")
 
 # How long `stop` waits for the thread to end its step. A step takes well under a second; one that takes longer hangs.
 STOP_TIMEOUT_S = 5.0
 
-_log = logging.getLogger(__name__)
+# The operating system gives the thread of long requests a quarter of a core that both want (weights 335 and 1,024).
+LONG_NICENESS = 5
 
 
 class Engine:
-    """Answers requests with one model, which only its thread calls.
+    """Answers requests with one model, which only its workers' threads call.
 
     `answer` and `drain` may be called from several event loops at once; each loop is woken at most once per step.
     A step that never returns cannot be interrupted: callers with a deadline get `DeadlinePassed`, the others wait, and
-    `stop` gives up after `STOP_TIMEOUT_S` (the thread is a daemon, so the process can end).
+    `stop` gives up after `STOP_TIMEOUT_S`.
+
+    Where the model is a single pass, a request of more tokens than any one text may have goes to a second thread. It
+    would keep others waiting for passes that cannot be interrupted; so the operating system shares the processor
+    between the two instead, most of it for the short ones.
 
     Args:
         model: not to be touched by anybody else from now on.
-        name: for messages, logs and the thread.
-        limits: on what may wait.
+        name: for messages, logs and the threads.
+        limits: on what may wait; long requests have the same of their own.
         observer: the model's metrics, which tell of answers alone.
         explainer: computes the rows that explain answers, in time that answers leave.
+        long: the model once more, to compute beside it.
+        long_tokens: requests of more tokens go to `long`.
     """
 
-    def __init__(self, model: Model, *, name: str, limits: Limits, observer: Observer, explainer: Model) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        name: str,
+        limits: Limits,
+        observer: Observer,
+        explainer: Model,
+        long: Model | None = None,
+        long_tokens: int = 0,
+    ) -> None:
         self._name = name
         self._observer = observer
-        self._model = model
-        self._answers = Lane(model, name, limits)
-        self._explanations = Lane(explainer, name, limits)
-        self._lanes = (self._answers, self._explanations)
-        self._share = Share()
-        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+        self._long_tokens = long_tokens
         self._request_ids = count()
 
         # Shared with the callers' loops, guarded by the lock, which is never held while the model computes.
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
         self._idle_since = time.monotonic()
         self._next_row = 0
         self._accepted: dict[int, Caller] = {}  # every request that is not answered yet, with what it yielded last
-        self._gone: list[int] = []
         self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._draining = False
         self._stopping = False
 
+        worker = partial(Worker, lock=self._lock, observer=observer, leave=self._leave)
+        self._worker = worker(name, Lane(model, name, limits), Lane(explainer, name, limits))
+        self._long = (
+            None if long is None else worker(f"{name}-long", Lane(long, name, limits), None, niceness=LONG_NICENESS)
+        )
+        self._workers = [self._worker] if self._long is None else [self._worker, self._long]
         observer.watch(
             running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows, backlog_s=self.backlog_s
         )
 
     def start(self) -> None:
-        """Start the thread; requests that came earlier have waited for it."""
-        self._thread.start()
+        """Start the threads; requests that came earlier have waited for them."""
+        for worker in self._workers:
+            worker.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; only `stop` ends it."""
-        return self._thread.is_alive()
+        """Whether the threads run; only `stop` ends them."""
+        return all(worker.alive for worker in self._workers)
 
     @property
     def running_rows(self) -> int:
         """Rows in the model."""
-        return self._answers.rows.running
+        return sum(worker.answers.rows.running for worker in self._workers)
 
     @property
     def waiting_rows(self) -> int:
         """Rows not yet admitted."""
-        return self._answers.admission.waiting_rows
+        return sum(worker.answers.admission.waiting_rows for worker in self._workers)
 
     def backlog_s(self) -> float:
         """Seconds until all accepted rows are done at the measured rate; 0 before the first measurement."""
         with self._lock:
-            return self._answers.admission.backlog_s()
+            return max(worker.answers.admission.backlog_s() for worker in self._workers)
 
     def pressure(self) -> Pressure:
         """How much there is to do."""
         now = time.monotonic()
         with self._lock:
             idle_s = 0.0 if self._accepted else now - self._idle_since
-            return Pressure(self._answers.admission.waiting_s(), self._answers.load.share(now), idle_s)
+            return Pressure(
+                max(worker.answers.admission.waiting_s() for worker in self._workers),
+                sum(worker.answers.load.share(now) for worker in self._workers),
+                idle_s,
+            )
 
     async def answer(
         self,
@@ -147,16 +168,16 @@ class Engine:
         await waiter
 
     def stop(self) -> None:
-        """End the thread after its present step, and block so long; whatever is not answered gets `Draining`."""
+        """End the threads after their present step, and block so long; whatever is not answered gets `Draining`."""
         with self._lock:
             self._draining = self._stopping = True
             callers = list(self._accepted.values())
-            self._lock.notify()
-        self._wake((caller, partial(caller.settle, self._refusal())) for caller in callers)
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S)
-        if self._thread.is_alive():
-            _log.warning("%s: left behind a step that has not returned within %s s", self._name, STOP_TIMEOUT_S)
+            for worker in self._workers:
+                worker.stop()
+        for lost in wake((caller, partial(caller.settle, self._refusal())) for caller in callers):
+            self._leave(lost.batch.request)
+        for worker in self._workers:
+            worker.join(STOP_TIMEOUT_S)
 
     # The caller's side, in the caller's event loop.
 
@@ -193,28 +214,30 @@ class Engine:
     def _submit(self, request: int, rows: Sequence[Row], follower: Follower | None) -> Caller:
         loop = asyncio.get_running_loop()
         tokens = sum(len(row.tokens) for row in rows)
-        lane = self._explanations if explains(rows) else self._answers
+        worker = self._worker
+        if self._long is not None and tokens > self._long_tokens and not explains(rows):
+            worker = self._long
+        lane = worker.lane(rows)
         with self._lock:
             accepted = request in self._accepted
             if self._stopping or (self._draining and not accepted):
                 raise self._refusal()
-            if not accepted or lane is self._explanations:
+            if not accepted or explains(rows):
                 lane.admission.offer(len(rows), tokens)
             ids = range(self._next_row, self._next_row + len(rows))
             self._next_row = ids.stop
             batch = Batch(request, ids, rows, tokens, time.monotonic(), is_followed=follower is not None)
             caller = Caller(batch, loop, loop.create_future(), follower)
-            lane.submit(batch)
+            worker.submit(caller)
             self._accepted[request] = caller
-            self._lock.notify()
         return caller
 
     def _leave(self, request: int) -> None:
         with self._lock:
             caller = self._accepted.pop(request, None)
             if caller is not None and (caller.done.cancelled() or not caller.done.done()):
-                self._gone.append(request)
-                self._lock.notify()
+                for worker in self._workers:
+                    worker.discard(request)
             if self._accepted:
                 return
             self._idle_since = time.monotonic()
@@ -225,105 +248,8 @@ class Engine:
 
     def _refusal(self) -> Draining:
         with self._lock:
-            retry_after_s = self._answers.admission.retry_after_s()
+            retry_after_s = max(worker.answers.admission.retry_after_s() for worker in self._workers)
         return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)
-
-    # The model's side, in the thread.
-
-    def _run(self) -> None:
-        while True:
-            try:
-                if not self._turn():
-                    return
-            except BaseException as error:  # noqa: BLE001 - whatever it was: without the thread every caller would wait for ever
-                self._fail_all(error)
-
-    def _turn(self) -> bool:
-        answers, explanations = self._answers.rows, self._explanations.rows
-        with self._lock:
-            while (idle_s := self._idle_s()) != 0:
-                self._lock.wait(idle_s)
-            if self._stopping:
-                return False
-            arrived = [(lane.rows, lane.take()) for lane in self._lanes]
-            gone, self._gone = self._gone, []
-        for rows, batches in arrived:
-            for batch in batches:
-                rows.enqueue(batch)
-        for request in gone:
-            answers.discard(request)
-            explanations.discard(request)
-        with self._lock:
-            for lane in self._lanes:
-                lane.book()
-        padding_tokens = self._model.padding_tokens
-        if answers and (stepped := self._iterate(self._answers)):
-            self._observer.step(stepped, self._model.padding_tokens - padding_tokens)
-            self._share.answered(time.monotonic())
-        self._deliver()
-        began_at = time.monotonic()
-        if explanations and not self._share.wait_s(began_at):
-            self._iterate(self._explanations)
-            self._share.spent(began_at, time.monotonic())
-            self._deliver()
-        return True
-
-    def _iterate(self, lane: Lane) -> int:
-        """Schedule, admit and step; how many rows shared the step."""
-        started_at = time.monotonic()
-        joining = lane.rows.schedule()
-        with self._lock:
-            lane.book()
-        stepped = lane.rows.iterate(joining)
-        with self._lock:
-            lane.book(busy_s=time.monotonic() - started_at)
-        return stepped
-
-    def _idle_s(self) -> float | None:
-        """How long there is nothing to do, None for ever; under the lock."""
-        if self._stopping or self._gone or self._answers.rows or any(lane.arrived for lane in self._lanes):
-            return 0
-        return self._share.wait_s(time.monotonic()) if self._explanations.rows else None
-
-    def _deliver(self) -> None:
-        settled, progress = [], []
-        for lane in self._lanes:
-            rows = lane.rows
-            settled += rows.settled
-            progress += rows.progress
-            rows.settled, rows.progress = [], []
-        if not settled and not progress:
-            return
-        with self._lock:
-            told = [(self._accepted.get(batch.request), news) for batch, news in progress]
-            done = [(self._accepted.get(batch.request), failure) for batch, failure in settled]
-        calls = [(caller, partial(caller.follower, news)) for caller, news in told if caller and caller.follower]
-        self._wake([*calls, *((caller, partial(caller.settle, failure)) for caller, failure in done if caller)])
-
-    def _wake(self, calls: Iterable[tuple[Caller, Call]]) -> None:
-        for caller in wake(calls):
-            self._leave(caller.batch.request)
-
-    def _fail_all(self, error: BaseException) -> None:
-        _log.error("%s: all requests fail, because the loop itself failed", self._name, exc_info=error)
-        with self._lock:
-            callers = list(self._accepted.values())
-            self._gone = []
-            for lane in self._lanes:
-                lane.clear()
-        try:
-            for lane in self._lanes:
-                lane.rows.clear()
-        except BaseException:  # noqa: BLE001 - see `_run`
-            _log.exception("%s: the model cannot be reset", self._name)
-        self._deliver()
-        self._wake((caller, partial(caller.settle, _interrupted(self._name, error))) for caller in callers)
-
-
-def _interrupted(name: str, error: BaseException) -> ComputeError:
-    failure = ComputeError(f"{name} failed while this request was under way; it may be sent again")
-    failure.__cause__ = error
-    return failure
 
 
 def _release(waiter: "asyncio.Future[None]") -> None:

@@ -163,6 +163,8 @@ class LocalHost:
                 limits=limits,
                 observer=observer,
                 explainer=loaded.explainer,
+                long=loaded.long,
+                long_tokens=card.limits.max_tokens,
             )
             cache = Cache(settings.cache_mb * 10**6, _bytes) if settings.cache_mb else None
             self._running[card.routes] = _Running(loaded, engine, cache)

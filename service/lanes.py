@@ -1,4 +1,4 @@
-"""A model's two lanes, rows that answer and rows that explain an answer, and how much time the second may take."""
+"""A model's lanes, such as rows that answer and rows that explain an answer, and how much time the latter may take."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MOST_CREDIT_S = 0.02
 
 
 class Lane:
-    """Rows of one kind with the books on what waits. Only the engine's thread touches `rows`, but for counting.
+    """Rows of one kind with the books on what waits. Only its worker's thread touches `rows`, but for counting.
 
     `admission`, `load` and `arrived` are shared with the callers' loops and guarded by the engine's lock.
     """

@@ -104,6 +104,11 @@ class Rows:
         """Rows in the model, or about to be tried once more."""
         return max(len(self._running), len(self._suspects))
 
+    @property
+    def padding_tokens(self) -> int:
+        """What the model's graphs have computed so far that is no row's."""
+        return self._model.padding_tokens
+
     def enqueue(self, batch: Batch) -> None:
         """Rows begin to wait; they have been booked already."""
         try:

@@ -43,14 +43,41 @@ class WholePaths:
         await self._app({**scope, "root_path": ""}, receive, send_once)
 
 
-class ModelReplica:
-    """A process with the models of one group, and their routes."""
+class _Process:
+    """The models of one group, and what Ray and the gateway ask of any process that has some."""
 
-    async def __init__(self, settings: Settings, group: str) -> None:  # type: ignore[misc] # Ray awaits it
+    _settings: Settings
+    _host: LocalHost
+
+    async def _load(self, settings: Settings, replica: str) -> None:
         logs.configure(settings.log_level, settings.log_format)
         tracing.configure()
         self._settings = settings
-        self._host = await asyncio.to_thread(LocalHost, settings, replica=group)
+        self._host = await asyncio.to_thread(LocalHost, settings, replica=replica)
+
+    async def check_health(self) -> None:
+        if dead := await self._host.not_ready():
+            raise RuntimeError(f"the engines of these models have ended: {', '.join(dead)}")
+
+    async def metrics(self) -> tuple[str, bytes]:
+        return replica_id(), await self._host.metrics()
+
+    async def drain(self) -> None:
+        """Refuse what is new and return when all that was accepted is answered, at the latest with 503."""
+        timeout_s = self._settings.drain_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._host.drain()
+        except TimeoutError:
+            logger.warning("requests were still running after the drain timeout of %s s and get 503", timeout_s)
+            await asyncio.to_thread(self._host.stop)
+
+
+class ModelReplica(_Process):
+    """A process with the models of one group, and their routes."""
+
+    async def __init__(self, settings: Settings, group: str) -> None:  # type: ignore[misc] # Ray awaits it
+        await self._load(settings, group)
         percents = {
             card.routes: model.canary.percent
             for card, model in zip(self._host.cards, settings.models, strict=True)
@@ -67,33 +94,20 @@ class ModelReplica:
 
         return WholePaths(create_app(self._front, self._settings, lifespan=lifespan))
 
-    async def check_health(self) -> None:
-        if dead := await self._host.not_ready():
-            raise RuntimeError(f"the engines of these models have ended: {', '.join(dead)}")
-
     async def not_ready(self) -> Sequence[str]:
         return await self._host.not_ready()
-
-    async def metrics(self) -> tuple[str, bytes]:
-        return replica_id(), await self._host.metrics()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `service.autoscaling` decides by; Ray Serve asks for it."""
         pressure = self._host.pressure()
         return {BACKLOG: pressure.backlog_s, LOAD: pressure.load, IDLE: pressure.idle_s}
 
-    async def drain(self) -> None:
-        await _drain(self._host, self._settings.drain_timeout_s)
 
-
-class CanaryReplica:
+class CanaryReplica(_Process):
     """A process with the canaries of one group, which only the group's own replicas call."""
 
     async def __init__(self, settings: Settings, name: str) -> None:  # type: ignore[misc] # Ray awaits it
-        logs.configure(settings.log_level, settings.log_format)
-        tracing.configure()
-        self._settings = settings
-        self._host = await asyncio.to_thread(LocalHost, settings, replica=name)
+        await self._load(settings, name)
         self._cards = {card.routes: card for card in self._host.cards}
         await self._host.start()
 
@@ -106,26 +120,6 @@ class CanaryReplica:
 
     def _call(self, routes: Routes, request: BaseModel, left_s: float, *, is_long: bool) -> Call:
         return Call(self._cards[routes], request, time.monotonic() + left_s, is_long=is_long)
-
-    async def check_health(self) -> None:
-        if dead := await self._host.not_ready():
-            raise RuntimeError(f"the engines of these models have ended: {', '.join(dead)}")
-
-    async def metrics(self) -> tuple[str, bytes]:
-        return replica_id(), await self._host.metrics()
-
-    async def drain(self) -> None:
-        await _drain(self._host, self._settings.drain_timeout_s)
-
-
-async def _drain(host: LocalHost, timeout_s: float) -> None:
-    """Refuse what is new and return when all that was accepted is answered, at the latest with 503."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await host.drain()
-    except TimeoutError:
-        logger.warning("requests were still running after the drain timeout of %s s and get 503", timeout_s)
-        await asyncio.to_thread(host.stop)
 
 
 def replica_id() -> str:

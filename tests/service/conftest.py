@@ -22,7 +22,13 @@ def make(registry: CollectorRegistry) -> Iterator[Callable[..., Engine]]:
     metrics = Metrics(registry)
 
     def build(
-        model: Countdown, *, limits: Limits = LIMITS, started: bool = True, explainer: Countdown | None = None
+        model: Countdown,
+        *,
+        limits: Limits = LIMITS,
+        started: bool = True,
+        explainer: Countdown | None = None,
+        long: Countdown | None = None,
+        long_tokens: int = 0,
     ) -> Engine:
         engine = Engine(
             model,
@@ -30,8 +36,12 @@ def make(registry: CollectorRegistry) -> Iterator[Callable[..., Engine]]:
             limits=limits,
             observer=metrics.observer("test", "countdown"),
             explainer=explainer or Countdown(),
+            long=long,
+            long_tokens=long_tokens,
         )
         engines.append((engine, model))
+        if long is not None:
+            engines.append((engine, long))
         if started:
             engine.start()
         return engine

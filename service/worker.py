@@ -1,0 +1,203 @@
+"""A thread that computes what waits in its lanes, schedule → admit → step → deliver; nobody else touches its models."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from models.errors import ComputeError
+from models.task import Row
+from service.callers import Call, Caller, wake
+from service.lanes import Lane, Share, explains
+from service.metrics import Observer
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Serves a lane of answers and, in the time that these leave, one of explanations.
+
+    What the callers' loops and the thread share is guarded by a lock of the engine's, which is never held while a model
+    computes. A step that never returns cannot be interrupted; the thread is a daemon, so that the process can end.
+
+    Args:
+        name: for messages, logs and the thread.
+        answers: its model is not to be touched by anybody else from now on.
+        explanations: likewise.
+        lock: guards all that is shared.
+        observer: the model's metrics, which tell of answers alone.
+        leave: is called with the ids of requests whose caller's loop is closed.
+        niceness: how much more willingly than others the thread gives the processor away, on Linux.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answers: Lane,
+        explanations: Lane | None,
+        *,
+        lock: threading.RLock,
+        observer: Observer,
+        leave: Callable[[int], None],
+        niceness: int = 0,
+    ) -> None:
+        self._name, self._observer, self._niceness = name, observer, niceness
+        self.answers, self.explanations = answers, explanations
+        self._lanes = [answers] if explanations is None else [answers, explanations]
+        self._share = Share()
+        self._leave_request = leave
+        self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
+
+        self._lock = lock
+        self._changed = threading.Condition(lock)
+        self._callers: dict[int, Caller] = {}
+        self._gone: list[int] = []
+        self._stopping = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs; only `stop` ends it."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; requests that came earlier have waited for it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its present step; under the lock."""
+        self._stopping = True
+        self._changed.notify()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait so long for the end of a thread that was started."""
+        if self.alive:
+            self._thread.join(timeout_s)
+        if self.alive:
+            _log.warning("%s: left behind a step that has not returned within %s s", self._name, timeout_s)
+
+    def lane(self, rows: Sequence[Row]) -> Lane:
+        """Where rows that are yielded together belong."""
+        return self.explanations if self.explanations is not None and explains(rows) else self.answers
+
+    def submit(self, caller: Caller) -> None:
+        """The caller's batch begins to wait; under the lock."""
+        self._callers[caller.batch.request] = caller
+        self.lane(caller.batch.rows).submit(caller.batch)
+        self._changed.notify()
+
+    def discard(self, request: int) -> None:
+        """Nobody waits for a request any more, if ever it was here; under the lock."""
+        if self._callers.pop(request, None) is not None:
+            self._gone.append(request)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        if self._niceness and sys.platform == "linux":  # elsewhere it would be the whole process
+            os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
+        while True:
+            try:
+                if not self._turn():
+                    return
+            except BaseException as error:  # noqa: BLE001 - whatever it was: without the thread every caller would wait for ever
+                self._fail_all(error)
+
+    def _turn(self) -> bool:
+        with self._lock:
+            while (idle_s := self._idle_s()) != 0:
+                self._changed.wait(idle_s)
+            if self._stopping:
+                return False
+            arrived = [(lane.rows, lane.take()) for lane in self._lanes]
+            gone, self._gone = self._gone, []
+        for rows, batches in arrived:
+            for batch in batches:
+                rows.enqueue(batch)
+        for request in gone:
+            for lane in self._lanes:
+                lane.rows.discard(request)
+        with self._lock:
+            for lane in self._lanes:
+                lane.book()
+        answers = self.answers.rows
+        padding_tokens = answers.padding_tokens
+        if answers and (stepped := self._iterate(self.answers)):
+            self._observer.step(stepped, answers.padding_tokens - padding_tokens)
+            self._share.answered(time.monotonic())
+        self._deliver()
+        began_at = time.monotonic()
+        if self.explanations and self.explanations.rows and not self._share.wait_s(began_at):
+            self._iterate(self.explanations)
+            self._share.spent(began_at, time.monotonic())
+            self._deliver()
+        return True
+
+    def _iterate(self, lane: Lane) -> int:
+        """Schedule, admit and step; how many rows shared the step."""
+        started_at = time.monotonic()
+        joining = lane.rows.schedule()
+        with self._lock:
+            lane.book()
+        stepped = lane.rows.iterate(joining)
+        with self._lock:
+            lane.book(busy_s=time.monotonic() - started_at)
+        return stepped
+
+    def _idle_s(self) -> float | None:
+        """How long there is nothing to do, None for ever; under the lock."""
+        if self._stopping or self._gone or self.answers.rows or any(lane.arrived for lane in self._lanes):
+            return 0
+        if self.explanations and self.explanations.rows:
+            return self._share.wait_s(time.monotonic())
+        return None
+
+    def _deliver(self) -> None:
+        settled, progress = [], []
+        for lane in self._lanes:
+            rows = lane.rows
+            settled += rows.settled
+            progress += rows.progress
+            rows.settled, rows.progress = [], []
+        if not settled and not progress:
+            return
+        with self._lock:
+            told = [(self._callers.get(batch.request), news) for batch, news in progress]
+            done = [(caller, failure) for batch, failure in settled if (caller := self._callers.get(batch.request))]
+        calls = [(caller, partial(caller.follower, news)) for caller, news in told if caller and caller.follower]
+        self._wake([*calls, *((caller, partial(caller.settle, failure)) for caller, failure in done)])
+        self._forget(caller for caller, _ in done)
+
+    def _wake(self, calls: Iterable[tuple[Caller, Call]]) -> None:
+        for caller in wake(calls):
+            self._leave_request(caller.batch.request)
+
+    def _forget(self, callers: Iterable[Caller]) -> None:
+        """They have been told; one that has come again with its next rows is another."""
+        with self._lock:
+            for caller in callers:
+                if self._callers.get(caller.batch.request) is caller:
+                    del self._callers[caller.batch.request]
+
+    def _fail_all(self, error: BaseException) -> None:
+        _log.error("%s: all requests fail, because the loop itself failed", self._name, exc_info=error)
+        with self._lock:
+            callers = list(self._callers.values())
+            self._gone = []
+            for lane in self._lanes:
+                lane.clear()
+        try:
+            for lane in self._lanes:
+                lane.rows.clear()
+        except BaseException:  # noqa: BLE001 - see `_run`
+            _log.exception("%s: the model cannot be reset", self._name)
+        self._deliver()
+        self._wake((caller, partial(caller.settle, _interrupted(self._name, error))) for caller in callers)
+        self._forget(callers)
+
+
+def _interrupted(name: str, error: BaseException) -> ComputeError:
+    failure = ComputeError(f"{name} failed while this request was under way; it may be sent again")
+    failure.__cause__ = error
+    return failure
