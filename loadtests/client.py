@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -72,14 +73,21 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
+        if not self._parser.should_keep_alive():
+            self.close()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(self._parser.get_status_code())
         self._parser = httptools.HttpResponseParser(self)
 
+    @property
+    def is_closing(self) -> bool:
+        """Nothing can be sent any more."""
+        return self._transport is None or self._transport.is_closing()
+
     async def ask(self, request: bytes) -> bytes:
         """Send a whole request and return the body of its answer."""
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionResetError("the server closed the connection")
+        if self._transport is None:
+            raise ConnectionResetError("the connection was never made")
         self._body = b""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -92,6 +100,36 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+class _Caller:
+    """A caller's connection, and the next one when the server has closed it.
+
+    A server may close a connection that is idle at any time; Ray's HAProxy does when it reads its configuration anew.
+    A request that meets this moment is sent once more, as HTTP clients do.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: _Connection | None = None
+
+    async def ask(self, request: bytes) -> bytes:
+        """The body of the answer."""
+        if self._connection is not None and not self._connection.is_closing:
+            with suppress(ConnectionResetError):
+                return await self._connection.ask(request)
+        return await (await self.connect()).ask(request)
+
+    async def connect(self) -> _Connection:
+        """Called before the first request, so that the time it takes is not counted."""
+        parts = urlsplit(self._url)
+        host, port = parts.hostname or "127.0.0.1", parts.port or 80
+        _, self._connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+        return self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 def post(url: str, body: Any) -> bytes:
@@ -138,11 +176,11 @@ def answers(url: str, requests: Sequence[bytes]) -> list[bytes]:
     """The bodies of the answers, one request after the other."""
 
     async def ask() -> list[bytes]:
-        connection = await _connect(url)
+        caller = _Caller(url)
         try:
-            return [await connection.ask(request) for request in requests]
+            return [await caller.ask(request) for request in requests]
         finally:
-            connection.close()
+            caller.close()
 
     return uvloop.run(ask())
 
@@ -156,44 +194,39 @@ def _until(requests: Sequence[bytes], seconds: float) -> Iterator[bytes]:
             yield request
 
 
-async def _connect(url: str) -> _Connection:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
-    return connection
-
-
 async def _closed(url: str, requests: Iterator[bytes], callers: int) -> Load:
     latencies: list[float] = []
 
-    async def caller(connection: _Connection) -> None:
+    async def ask(caller: _Caller) -> None:
         for request in requests:
             began = time.perf_counter()
-            await connection.ask(request)
+            await caller.ask(request)
             latencies.append(time.perf_counter() - began)
 
-    connections = [await _connect(url) for _ in range(callers)]
-    began, cpu = time.perf_counter(), _cpu_s()
+    crowd = [_Caller(url) for _ in range(callers)]
     try:
+        for caller in crowd:
+            await caller.connect()
+        began, cpu = time.perf_counter(), _cpu_s()
         async with asyncio.TaskGroup() as group:
-            for connection in connections:
-                group.create_task(caller(connection))
+            for caller in crowd:
+                group.create_task(ask(caller))
         return Load(time.perf_counter() - began, tuple(latencies), _cpu_s() - cpu)
     finally:
-        for connection in connections:
-            connection.close()
+        for caller in crowd:
+            caller.close()
 
 
 async def _open(url: str, requests: Sequence[bytes], per_s: float, seed: int) -> Load:
     due = np.cumsum(np.random.default_rng(seed).exponential(1 / per_s, len(requests)))
-    idle: list[_Connection] = []
+    idle: list[_Caller] = []
     latencies: list[float] = []
 
     async def one(request: bytes, due_at: float) -> None:
-        connection = idle.pop() if idle else await _connect(url)
-        await connection.ask(request)
+        caller = idle.pop() if idle else _Caller(url)
+        await caller.ask(request)
         latencies.append(time.perf_counter() - due_at)
-        idle.append(connection)
+        idle.append(caller)
 
     began, cpu = time.perf_counter(), _cpu_s()
     try:
@@ -203,8 +236,8 @@ async def _open(url: str, requests: Sequence[bytes], per_s: float, seed: int) ->
                 group.create_task(one(request, began + after_s))
         return Load(time.perf_counter() - began, tuple(latencies), _cpu_s() - cpu)
     finally:
-        for connection in idle:
-            connection.close()
+        for caller in idle:
+            caller.close()
 
 
 def _cpu_s() -> float:
