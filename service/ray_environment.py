@@ -2,16 +2,18 @@
 
 import logging
 import os
+import random
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from service.logs import OWN_LINES
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+_NEVER_GIVEN = (15_000, 30_000)
 
 logger = logging.getLogger("heedful.cluster")
 
@@ -100,9 +102,13 @@ def run_folder() -> Iterator[Path]:
 
 
 def free_ports() -> Iterator[int]:
-    """Different TCP ports that nothing listens on, taken only when they are used."""
+    """Different TCP ports that nothing listens on, taken only when they are used.
+
+    They lie below those that systems give to whoever asks for any, or Ray's processes might get one before it is used.
+    """
     with ExitStack() as held:
         while True:
             probe = held.enter_context(socket.socket())
-            probe.bind(("", 0))
-            yield probe.getsockname()[1]
+            with suppress(OSError):
+                probe.bind(("", port := random.randrange(*_NEVER_GIVEN)))  # noqa: S311 - no secret
+                yield port

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from service.ray_environment import free_ports
 
 START_TIMEOUT_S = 180
 HEEDFUL = Path(sys.executable).with_name("heedful")
@@ -26,10 +27,7 @@ class Service:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return next(free_ports())
 
 
 def launch(runtime: str, log: Path, *arguments: str, folder: Path | None = None, **environment: str) -> Service:
