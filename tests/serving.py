@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import pytest
 
 from service.ray_environment import free_ports
 
@@ -51,7 +50,7 @@ def start(runtime: str, log: Path, *arguments: str, folder: Path | None = None, 
     give_up = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up:
         if service.process.poll() is not None:
-            pytest.fail(f"heedful serve ended with {service.process.returncode}:\n{log.read_text()}")
+            raise RuntimeError(f"heedful serve ended with {service.process.returncode}:\n{log.read_text()}")
         try:
             if httpx.get(f"{service.url}/readyz").status_code == 200:
                 return service
@@ -59,7 +58,7 @@ def start(runtime: str, log: Path, *arguments: str, folder: Path | None = None, 
             pass
         time.sleep(0.1)
     service.process.kill()
-    pytest.fail(f"heedful serve was not ready within {START_TIMEOUT_S} s:\n{log.read_text()}")
+    raise RuntimeError(f"heedful serve was not ready within {START_TIMEOUT_S} s:\n{log.read_text()}")
 
 
 def stop(service: Service) -> None:

@@ -22,8 +22,8 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 PAD_ID, END_ID = 0, 1
 SPECIAL_TOKENS = [PAD, END, UNKNOWN]
 
-EUROPARL_MAX_WORDS = 20
-EUROPARL_SHARE = 0.2
+EUROPARL_MAX_WORDS = 40
+EUROPARL_SHARE = 0.6
 BATCH_TOKENS = 1000
 LABEL_SMOOTHING = 0.1
 
@@ -85,7 +85,7 @@ class Translation:
                 decoder_ffn_dim=1024,
                 max_position_embeddings=MAX_LENGTH,
                 activation_function="swish",
-                dropout=0.05,
+                dropout=0.0,
                 scale_embedding=True,
                 share_encoder_decoder_embeddings=True,
                 tie_word_embeddings=True,
@@ -96,6 +96,7 @@ class Translation:
                 decoder_start_token_id=PAD_ID,
             )
         )
+        self.model.set_attn_implementation("eager")  # a quarter faster than SDPA on a CPU at these lengths
         self.model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             pad_token_id=PAD_ID,
             eos_token_id=END_ID,
