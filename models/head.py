@@ -10,7 +10,8 @@ from models.beams import BeamSearch
 from models.bundle import GenerationDefaults
 from models.decoding import Decoder, Logits, SequenceDecoder
 from models.errors import BundleError
-from models.session import Session
+from models.moves import Moves
+from models.session import Place, Session
 from models.shortlist import Renumbered, Shortlist, needed_tokens
 from models.task import Array, Generation, Row, Tokens
 
@@ -46,7 +47,7 @@ class Head(Protocol):
         """What the step graph reads for the first `count` slots, beside what it reads with any head."""
         ...
 
-    def outputs(self, count: int) -> Mapping[str, NDArray[Any]]:
+    def outputs(self, count: int) -> Mapping[str, Place]:
         """Where the step graph writes for the first `count` slots."""
         ...
 
@@ -85,12 +86,32 @@ class WholeHead:
     def inputs(self, _count: int) -> Mapping[str, NDArray[Any]]:
         return {}
 
-    def outputs(self, count: int) -> Mapping[str, NDArray[Any]]:
+    def outputs(self, count: int) -> Mapping[str, Place]:
         """Logits are always bound: the graph computes them anyway, and where it writes them makes no difference."""
         return {"next": self._next[:count], "logits": self._logits[:count]}
 
     def read(self, count: int) -> tuple[list[int], Logits]:
         return self._next[:count].tolist(), self._logits
+
+
+class DeviceHead(WholeHead):
+    """As `WholeHead`, but logits stay on the device: a row that does not take the likeliest token fetches its own."""
+
+    def __init__(self, step: Session, defaults: GenerationDefaults, slots: int) -> None:
+        super().__init__(step, defaults, slots)
+        self._resident = step.resident(self._logits.shape, self._logits.dtype)
+        self._moves = Moves()
+
+    def outputs(self, count: int) -> Mapping[str, Place]:
+        logits = self._resident.part(0, (count, *self._resident.shape[1:]))
+        return {"next": self._next[:count], "logits": logits}
+
+    def read(self, count: int) -> tuple[list[int], Logits]:
+        return self._next[:count].tolist(), self
+
+    def __getitem__(self, slots: Sequence[int]) -> Array:
+        """Logits of one row's slots, float32 [slots, vocabulary]."""
+        return self._moves.pick(self._resident, slots)
 
 
 class ShortHead:

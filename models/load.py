@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
+from models.caches import reads_caches_on_device
 from models.encoder import Encoder
 from models.errors import BundleError
 from models.explainer import Explainer
@@ -129,7 +130,8 @@ def _load(
         explains = Explainer(Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS), show, None)
         passes = partial(Encoder, forward, slots=slots, budget_tokens=budget_tokens)
         return passes(), explains, passes()
-    shortlist = bundle.manifest.shortlist
+    # A shortlist spares a processor the output layer, at the price of weights that change: nothing that a GPU wants.
+    shortlist = bundle.manifest.shortlist if device() == "cpu" else None
     needed = {"encoder", "step", "shortlisted", "words"} if shortlist else {"encoder", "step"}
     if not needed <= roles:
         raise BundleError(
@@ -150,6 +152,7 @@ def _load(
         source_length=limits.max_tokens,
         target_length=limits.max_new_tokens,
         slots=slots,
+        resident=reads_caches_on_device(step),
         budget_tokens=budget_tokens,
     )
     whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step

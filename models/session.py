@@ -1,9 +1,9 @@
-"""The only door to ONNX Runtime: opens one graph of a bundle, and runs it on NumPy arrays."""
+"""The only door to ONNX Runtime: opens one graph of a bundle, and runs it on NumPy arrays or memory of its device."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -29,38 +29,80 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
-class Binding:
-    """Inputs and outputs of a graph at fixed addresses: each run reads and writes the same NumPy memory.
+@dataclass(frozen=True, slots=True, eq=False)
+class Resident:
+    """An array in the memory of the device that sessions compute on, which NumPy cannot read.
 
-    The memory is borrowed by pointer, so the arrays are kept alive here.
+    Args:
+        device: what ONNX Runtime calls it, "cpu" or "cuda".
+        owner: keeps the memory.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    device: str
+    owner: object
+
+    def part(self, start: int, shape: Sequence[int], dtype: np.dtype[Any] | None = None) -> "Resident":
+        """The same memory from element `start` on, read as another shape or as another type."""
+        pointer = self.pointer + start * self.dtype.itemsize
+        return replace(self, pointer=pointer, shape=tuple(shape), dtype=dtype or self.dtype)
+
+
+Place: TypeAlias = NDArray[Any] | Resident
+"""Memory of the host or of the device."""
+
+
+class Binding:
+    """Inputs and outputs of a graph at fixed addresses: each run reads and writes the same memory.
+
+    The memory is borrowed by pointer, so what holds it is kept alive here. A session that does not compute on the host
+    takes a copy of an array when it is bound, so there every run binds the inputs that are NumPy arrays once more.
     """
 
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
-        inputs: Mapping[str, NDArray[Any]],
-        outputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, Place],
+        outputs: Mapping[str, Place],
+        *,
+        copies_inputs: bool,
     ) -> None:
         self._session = session
-        self._arrays = (*inputs.values(), *outputs.values())
-        if not all(array.flags.c_contiguous for array in self._arrays):
+        self._places = (*inputs.values(), *outputs.values())
+        if not all(place.flags.c_contiguous for place in self._places if isinstance(place, np.ndarray)):
             raise ValueError("only C-contiguous arrays can be bound")
         self._io = session.io_binding()
-        for name, array in inputs.items():
-            self._io.bind_input(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
-        for name, array in outputs.items():
-            self._io.bind_output(name, "cpu", 0, array.dtype.type, list(array.shape), array.ctypes.data)
+        self._copied: dict[str, NDArray[Any]] = {}
+        for name, place in inputs.items():
+            if copies_inputs and isinstance(place, np.ndarray):
+                self._copied[name] = place
+            else:
+                self._io.bind_input(name, *_address(place))
+        for name, place in outputs.items():
+            self._io.bind_output(name, *_address(place))
 
     def run(self) -> None:
         """Compute the bound outputs from what the bound inputs hold now."""
+        if self._copied:
+            for name, array in self._copied.items():
+                self._io.bind_cpu_input(name, array)
+            self._io.synchronize_inputs()
         self._session.run_with_iobinding(self._io)
 
 
 class Session:
-    """One loaded graph. Its arrays are described by `inputs` and `outputs`, in the order of the graph."""
+    """One loaded graph. Its arrays are described by `inputs` and `outputs`, in the order of the graph.
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    Args:
+        device: where it computes, as ONNX Runtime calls it.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, device: str = "cpu") -> None:
         self._session = session
+        self._device = device
+        self._copies_inputs = device != "cpu"
         self.inputs = {value.name: _spec(value) for value in session.get_inputs()}
         self.outputs = {value.name: _spec(value) for value in session.get_outputs()}
 
@@ -68,13 +110,51 @@ class Session:
         """Every output by name, in newly allocated arrays."""
         return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
 
-    def bind(self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> Binding:
+    def run_resident(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Resident]:
+        """As `run`, but the outputs stay on the device."""
+        io = self._session.io_binding()
+        for name, array in feeds.items():
+            io.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self.outputs:
+            io.bind_output(name, self._device)
+        io.synchronize_inputs()
+        self._session.run_with_iobinding(io)
+        return {
+            name: Resident(value.data_ptr(), tuple(value.shape()), spec.dtype, self._device, value)
+            for (name, spec), value in zip(self.outputs.items(), io.get_outputs(), strict=True)
+        }
+
+    def resident(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Resident:
+        """Zeros on the device, from the memory that this session may take there."""
+        value = self._session.create_ortvalue_from_shape_and_type(list(shape), dtype.type, self._device)
+        value.update_inplace(np.zeros(shape, dtype))
+        return Resident(value.data_ptr(), tuple(shape), dtype, self._device, value)
+
+    def reads_on_device(self, names: Collection[str]) -> bool:
+        """Whether these inputs are read by the device alone.
+
+        They are not where ONNX Runtime leaves their operator to the CPU, since the device's provider lacks it for their
+        type: what is bound on the device would then be copied once, when it is bound, and never again.
+        """
+        if self._device == "cpu":
+            return False
+        infos = zip(self.inputs, self._session.get_input_memory_infos(), strict=True)
+        return all(info.name.lower() == self._device for name, info in infos if name in names)
+
+    def bind(self, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> Binding:
         """Fix where inputs are read and outputs are written; an input and an output may share their memory.
 
         Raises:
             ValueError: an array is not C-contiguous.
         """
-        return Binding(self._session, inputs, outputs)
+        return Binding(self._session, inputs, outputs, copies_inputs=self._copies_inputs)
+
+
+def _address(place: Place) -> tuple[str, int, type[Any], list[int], int]:
+    """Where it is, as `IOBinding` takes it. A process sees one GPU, the one that Ray gave it, so its number is 0."""
+    if isinstance(place, Resident):
+        return place.device, 0, place.dtype.type, list(place.shape), place.pointer
+    return "cpu", 0, place.dtype.type, list(place.shape), place.ctypes.data
 
 
 def provider() -> str:
@@ -107,17 +187,7 @@ def open_graph(path: Path, signature: Graph, *, threads: int = 1, lean: bool = F
     Raises:
         BundleError: ONNX Runtime refuses the graph, or its inputs and outputs are not those of the signature.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.disable_prepacking", "1" if lean else "0")
-    providers = list(dict.fromkeys((provider(), "CPUExecutionProvider")))
-    try:
-        session = Session(onnxruntime.InferenceSession(path, options, providers=providers))
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class but Exception
-        raise BundleError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
+    session = open_plain(path, threads=threads, lean=lean)
     for kind, found, expected in (
         ("inputs", tuple(session.inputs), signature.inputs),
         ("outputs", tuple(session.outputs), signature.outputs),
@@ -127,6 +197,26 @@ def open_graph(path: Path, signature: Graph, *, threads: int = 1, lean: bool = F
                 f"{path}: the graph's {kind} are {', '.join(found)}; the manifest says {', '.join(expected)}"
             )
     return session
+
+
+def open_plain(path: Path, *, threads: int = 1, lean: bool = False) -> Session:
+    """Load the graph at `path`, whatever its signature is.
+
+    Raises:
+        BundleError: ONNX Runtime refuses the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1" if lean else "0")
+    providers = list(dict.fromkeys((provider(), "CPUExecutionProvider")))
+    device = "cuda" if provider() == "CUDAExecutionProvider" else "cpu"
+    try:
+        return Session(onnxruntime.InferenceSession(path, options, providers=providers), device)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class but Exception
+        raise BundleError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
 
 
 def _spec(value: Any) -> TensorSpec:

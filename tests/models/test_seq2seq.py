@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models.bundle import GenerationDefaults
+from models.caches import HostCaches
 from models.errors import BundleError
 from models.export.replay import forward, teacher_forced
 from models.offline import compute
 from models.seq2seq import Seq2Seq
-from models.session import Binding, Session
+from models.session import Binding, Place, Session
 from models.task import Cost, Generation, Row
 from tests.models.embedded import RECOMMENDATION, SUMMARIZATION, TRANSLATION, Collected, opened, run, session
 
@@ -26,9 +26,9 @@ class Spy(Session):
 
     def __init__(self, session: Session) -> None:
         super().__init__(session._session)
-        self.bound: list[tuple[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]] = []
+        self.bound: list[tuple[Mapping[str, Place], Mapping[str, Place]]] = []
 
-    def bind(self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> Binding:
+    def bind(self, inputs: Mapping[str, Place], outputs: Mapping[str, Place]) -> Binding:
         self.bound.append((inputs, outputs))
         return super().bind(inputs, outputs)
 
@@ -43,6 +43,11 @@ def model(step: Session | None = None, **changes: Any) -> Seq2Seq:
     settings: dict[str, Any] = {"source_length": 64, "target_length": 24, "slots": SLOTS} | changes
     encoder, step = session(TRANSLATION, "encoder"), step or session(TRANSLATION, "step")
     return Seq2Seq(encoder, step, defaults(), **settings)
+
+
+def held(model: Seq2Seq) -> HostCaches:
+    assert isinstance(model._caches, HostCaches)
+    return model._caches
 
 
 def rows(generation: Generation) -> dict[int, Row]:
@@ -125,10 +130,12 @@ def test_past_and_present_share_their_memory() -> None:
     assert spy.bound
     for inputs, outputs in spy.bound:
         caches = [name for name in inputs if name.startswith(("past_", "cross_"))]
-        assert len(caches) == len(seq2seq._caches) > 0
+        assert len(caches) == len(held(seq2seq).named) > 0
+        assert all(isinstance(place, np.ndarray) for place in (*inputs.values(), *outputs.values()))
         for name in caches:
-            addresses = {array.ctypes.data for array in (inputs[name], outputs[f"present_{name}"])}
-            assert addresses == {seq2seq._caches[name].ctypes.data}
+            places = [inputs[name], outputs[f"present_{name}"]]
+            addresses = {place.ctypes.data for place in places if isinstance(place, np.ndarray)}
+            assert addresses == {held(seq2seq).named[name].ctypes.data}
 
 
 def test_a_step_writes_each_rows_own_position_and_nothing_else() -> None:
@@ -138,11 +145,11 @@ def test_a_step_writes_each_rows_own_position_and_nothing_else() -> None:
     seq2seq.step()
     seq2seq.step()
     seq2seq.admit(dict(few[2:4]))
-    before = {name: cache.copy() for name, cache in seq2seq._caches.items()}
+    before = {name: cache.copy() for name, cache in held(seq2seq).named.items()}
     positions = seq2seq._state["positions"][:4].copy()
     assert positions.tolist() == [2, 2, 0, 0]
     seq2seq.step()
-    for name, cache in seq2seq._caches.items():
+    for name, cache in held(seq2seq).named.items():
         changed = (cache != before[name]).any(axis=(1, 3))
         expected = np.zeros_like(changed)
         if name.startswith("past_"):
@@ -165,7 +172,7 @@ def test_a_row_that_moves_to_another_slot_takes_its_source_along() -> None:
         for index, length in enumerate((9, 40, 17, 33, 60))
     }
     crowd = summarizer()
-    assert len(crowd._sources) == 2
+    assert len(held(crowd).sources) == 2
     together = run(crowd, waiting).tokens
     for index, row in waiting.items():
         assert together[index] == run(summarizer(), {index: row}).tokens[index]
@@ -188,12 +195,12 @@ def test_beams_write_only_the_slots_of_their_own_row() -> None:
     seq2seq.admit({index: few[index] for index in (0, 1, 3)})
     copied = 0
     for filled in range(1, 6):
-        before = {kind: cache.copy() for kind, cache in (("past", seq2seq._past), ("cross", seq2seq._cross))}
+        before = {kind: cache.copy() for kind, cache in (("past", held(seq2seq).past), ("cross", held(seq2seq).cross))}
         slots = {id_: set(running.slots) for id_, running in seq2seq._running.items()}
         assert len(seq2seq.step()) == 3
         assert {id_: set(running.slots) for id_, running in seq2seq._running.items()} == slots
-        assert np.array_equal(seq2seq._cross, before["cross"])
-        changed = (seq2seq._past != before["past"]).any(axis=(0, 2, 4))
+        assert np.array_equal(held(seq2seq).cross, before["cross"])
+        changed = (held(seq2seq).past != before["past"]).any(axis=(0, 2, 4))
         assert changed[:9, filled - 1].all()
         assert not changed[9:].any()
         assert not changed[:, filled:].any()
