@@ -2,19 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.generation import WritingRequest
 from models.tasks import TASKS
@@ -40,6 +41,7 @@ from service.transport import (
 LONG_BODY_BYTES = 20_000  # takes some 20 ms to split and tokenize, so long nobody else would be answered
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
+Handler = Callable[[Request], Awaitable[Response]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -50,7 +52,12 @@ class Status(BaseModel):
 
 
 class _App(FastAPI):
-    """FastAPI with the schemas of what it does not make responses of: problems and events."""
+    """FastAPI with the schemas of what it does not make responses of, problems and events, and behind `TaskRoutes`."""
+
+    handlers: Mapping[str, Handler] = MappingProxyType({})
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return RequestIds(TaskRoutes(super().build_middleware_stack(), self.handlers))
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -81,13 +88,32 @@ def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = No
         redoc_url=None,
     )
     install(app)
-    for router in _tasks(host, settings):  # first, since routes are tried one after the other
+    for router in _tasks(host):
         app.include_router(router)
     app.include_router(pages())
     app.include_router(_operations(host))
     app.include_router(catalogues(host.cards, settings))
-    app.add_middleware(RequestIds)
+    app.handlers = {route: _handler(host, card, settings) for card in host.cards for route in card.routes}
     return app
+
+
+class TaskRoutes:
+    """ASGI middleware: a request to a task goes straight to its handler, past a router that would try every route."""
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler]) -> None:
+        self._app, self._handlers = app, handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001 - every exception is told to the caller
+            response = await problem_of(request, error)
+        await response(scope, receive, send)
 
 
 def _operations(host: Host) -> APIRouter:
@@ -114,14 +140,14 @@ def _operations(host: Host) -> APIRouter:
     return router
 
 
-def _tasks(host: Host, settings: Settings) -> Iterator[APIRouter]:
-    """The routes of each model."""
+def _tasks(host: Host) -> Iterator[APIRouter]:
+    """The routes of each model, as FastAPI describes them."""
     for card in host.cards:
-        own = APIRouter(route_class=_route_class(host, card, settings))
+        own = APIRouter()
         for route in card.routes:
             own.add_api_route(
                 route,
-                _endpoint(host, card, settings),
+                _described(card.task),
                 methods=["POST"],
                 tags=[card.task],
                 summary=f"{card.task.capitalize()} with {card.name}",
@@ -133,58 +159,50 @@ def _tasks(host: Host, settings: Settings) -> Iterator[APIRouter]:
         yield own
 
 
-def _route_class(host: Host, card: ModelCard, settings: Settings) -> type[APIRoute]:
-    """A route that reads and validates the body by our rules, and counts the outcome.
-
-    FastAPI describes it; what FastAPI would do for each request, such as looking for dependencies, there is none of.
-    """
+def _handler(host: Host, card: ModelCard, settings: Settings) -> Handler:
+    """Reads and validates the body by our rules, answers, and counts the outcome."""
     request_type = TASKS[card.task].request_type
+    answer = _answering(host, card, settings)
 
-    class TaskRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            answer = self.endpoint
+    async def counted(request: Request) -> Response:
+        began = time.perf_counter()
+        span = RequestSpan(
+            request.scope["path"],
+            request.headers,
+            {
+                "heedful.task": card.task,
+                "heedful.model": card.name,
+                "heedful.request_id": request.scope["state"]["request_id"],
+            },
+        )
+        note(request.scope, task=card.task, model=card.name)
+        if span.trace_id:
+            note(request.scope, trace_id=span.trace_id)
 
-            async def counted(request: Request) -> Response:
-                began = time.perf_counter()
-                span = RequestSpan(
-                    request.scope["path"],
-                    request.headers,
-                    {
-                        "heedful.task": card.task,
-                        "heedful.model": card.name,
-                        "heedful.request_id": request.scope["state"]["request_id"],
-                    },
-                )
-                note(request.scope, task=card.task, model=card.name)
-                if span.trace_id:
-                    note(request.scope, trace_id=span.trace_id)
+        def count(status: int) -> None:
+            note(request.scope, status=status)
+            span.end(status)
+            host.observer(card).request(status, time.perf_counter() - began)
 
-                def count(status: int) -> None:
-                    note(request.scope, status=status)
-                    span.end(status)
-                    host.observer(card).request(status, time.perf_counter() - began)
+        limit = settings.limits.max_body_bytes
+        asked = JsonRequest(request.scope, request.receive, max_body_bytes=limit)
+        response: Response
+        try:
+            with span.current():
+                response = await answer(asked, _validated(request_type, await asked.json()))
+        except asyncio.CancelledError:
+            count(CLIENT_CLOSED_REQUEST)
+            raise
+        except Exception as error:
+            count(status_of_any(error))
+            raise
+        if isinstance(response, EventStream):
+            response.on_end = count
+        else:
+            count(response.status_code)
+        return response
 
-                limit = settings.limits.max_body_bytes
-                asked = JsonRequest(request.scope, request.receive, max_body_bytes=limit)
-                response: Response
-                try:
-                    with span.current():
-                        response = await answer(asked, _validated(request_type, await asked.json()))
-                except asyncio.CancelledError:
-                    count(CLIENT_CLOSED_REQUEST)
-                    raise
-                except Exception as error:
-                    count(status_of_any(error))
-                    raise
-                if isinstance(response, EventStream):
-                    response.on_end = count
-                else:
-                    count(response.status_code)
-                return response
-
-            return counted
-
-    return TaskRoute
+    return counted
 
 
 def _validated(request_type: type[BaseModel], body: Any) -> BaseModel:
@@ -200,7 +218,7 @@ def _validated(request_type: type[BaseModel], body: Any) -> BaseModel:
         raise RequestValidationError(found) from None
 
 
-def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., Awaitable[Response]]:
+def _answering(host: Host, card: ModelCard, settings: Settings) -> Callable[[Request, BaseModel], Awaitable[Response]]:
     task = TASKS[card.task]
     response_type = TypeAdapter[Any](task.response_type)
 
@@ -226,8 +244,17 @@ def _endpoint(host: Host, card: ModelCard, settings: Settings) -> Callable[..., 
         content = response_type.dump_json(result, exclude_none=True)
         return Response(content, media_type="application/json", headers=headers)
 
-    answer.__annotations__["body"] = task.request_type
     return answer
+
+
+def _described(task: str) -> Callable[..., Awaitable[Response]]:
+    """What FastAPI describes a task's routes by; `TaskRoutes` answers them."""
+
+    async def described(body: BaseModel) -> Response:
+        raise NotImplementedError
+
+    described.__annotations__["body"] = TASKS[task].request_type
+    return described
 
 
 async def _stream(request: Request, events: AsyncGenerator[StreamEvent]) -> Response:
