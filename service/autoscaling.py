@@ -1,8 +1,8 @@
 """How many replicas a group should have, by the seconds of work that wait for each: pure, so tests need no clock.
 
 Up when more work waits than the bound allows, at most twofold at a time and not again before those have come. Down by
-one when one less would have sufficed for a while by what the replicas are seen to be able to do. A backlog alone could
-not say that: two replicas at 80 % have none, and one would drown.
+one, of many by a tenth, when so many less would have sufficed for a while by what the replicas are seen to be able to
+do. A backlog alone could not say that: two replicas at 80 % have none, and one would drown.
 """
 
 import math
@@ -14,8 +14,10 @@ BACKLOG, LOAD, IDLE = "backlog_s", "load", "idle_s"
 """What a replica reports: seconds of work that wait for it, the share of its capacity that it uses, and for how many
 seconds it has had no request."""
 
-# One replica less must keep this distance from its capacity, or the next small wave would bring the replica back.
+# What stays must keep this distance from its capacity, or the next small wave would bring back what went.
 SUFFICIENT_LOAD = 0.7
+# Of the replicas, that go at once: one by one a hundred would take hours to become fifty.
+GOING_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Bounds:
 
     Args:
         backlog_s: seconds of work that may wait for each replica.
-        down_after_s: seconds for which one replica less must have sufficed.
+        down_after_s: seconds for which fewer replicas must have sufficed.
         zero_after_s: seconds without any request before the last replica goes, where none are allowed.
     """
 
@@ -61,7 +63,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """Since when one replica less would do; None while it would not."""
+    """Since when fewer replicas would do; None while they would not."""
 
     spare_s: float | None = None
 
@@ -79,17 +81,17 @@ def decide(seen: Seen, bounds: Bounds, since: Since) -> tuple[int, Since]:
     if target == 1:
         last_goes = seen.least == 0 and seen.running == 1 and seen.idle_s >= bounds.zero_after_s
         return (0 if last_goes else 1), Since()
-    if target == seen.least or not _one_less_suffices(seen, target, backlog_s, bounds):
+    fewer = max(seen.least, target - max(1, int(GOING_SHARE * target)))
+    if target == seen.least or not _suffice(seen, target, fewer, backlog_s, bounds):
         return target, Since()
     spare_s = seen.now_s if since.spare_s is None else since.spare_s
     goes = seen.now_s - spare_s >= bounds.down_after_s
-    return (target - 1, Since()) if goes else (target, Since(spare_s))
+    return (fewer, Since()) if goes else (target, Since(spare_s))
 
 
-def _one_less_suffices(seen: Seen, target: int, backlog_s: float, bounds: Bounds) -> bool:
+def _suffice(seen: Seen, target: int, fewer: int, backlog_s: float, bounds: Bounds) -> bool:
     if seen.running != target or len(seen.loads) < target:  # some are on their way, or have not reported yet
         return False
-    fewer = target - 1
     return sum(seen.loads) <= SUFFICIENT_LOAD * fewer and backlog_s <= bounds.backlog_s * fewer / 2
 
 

@@ -88,7 +88,7 @@ class Autoscaling(Frozen):
         min_replicas: 0 lets the last one go; the first caller then waits until the model is loaded.
         max_replicas: at most so many.
         backlog_s: seconds of work that may wait for each replica before there are more of them.
-        down_after_s: seconds for which one replica less must have sufficed before one goes.
+        down_after_s: seconds for which fewer replicas must have sufficed before they go.
         zero_after_s: seconds without any request before the last one goes.
     """
 

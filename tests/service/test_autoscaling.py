@@ -88,6 +88,13 @@ def test_after_a_wave_replicas_go_one_by_one_and_not_below_the_least() -> None:
     assert all(later - earlier >= BOUNDS.down_after_s for earlier, later in pairwise(falls))
 
 
+def test_of_many_replicas_a_tenth_goes_at_once_if_the_rest_can_bear_the_load() -> None:
+    down = Group(most=100, replicas=100, target=100).run(1000, work_s=55.0)
+    assert sorted(set(down), reverse=True) == [100, 90, 81]  # of 73 each would do 75 %
+    steps = [second for second, (a, b) in enumerate(pairwise(down)) if b < a]
+    assert steps[1] - steps[0] >= BOUNDS.down_after_s
+
+
 def test_a_load_that_swings_faster_than_the_delay_does_not_make_it_flap() -> None:
     group = Group()
     for _ in range(30):
