@@ -59,9 +59,10 @@ def change_running(address: str, run_folder: Path, change: Callable[[Settings], 
     Raises:
         BundleError: a replica refused its bundle; what ran before runs.
         SettingsError: the models cannot be placed as the settings ask.
-        StartError: there is no such cluster, no Heedful on it, or an application did not start.
+        StartError: there is no such cluster, no Heedful on it, another command changes it, or an application did not
+            start.
     """
-    with _connected(address, run_folder):
+    with _connected(address, run_folder), alone():
         now = asyncio.run(_settings_that_run())
         return rollout.replace(now, change(now))
 
@@ -89,6 +90,30 @@ def _connected(address: str, run_folder: Path) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Of all commands that are connected to the cluster the only one in here.
+
+    An actor's name serves as the lock: Ray gives it away once, and takes it back when the command ends or dies.
+
+    Raises:
+        StartError: another command is.
+    """
+    holder: Any = ray.remote(_Changing)
+    try:
+        held = holder.options(name="changing", namespace="heedful", num_cpus=0).remote()
+    except ValueError:
+        raise StartError("another command is changing this service; try again when it is done") from None
+    try:
+        yield
+    finally:
+        ray.kill(held)
+
+
+class _Changing:
+    """Holds a name."""
 
 
 async def _settings_that_run() -> Settings:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import httpx
 import pytest
 import yaml
 
+from service.ray_environment import address_file
 from tests.cluster.conftest import QUICK, REQUEST, SLOW, named, processes, samples, until
 from tests.cluster.load import constant_load
 from tests.serving import HEEDFUL, Service, start, stop
@@ -129,6 +132,34 @@ async def test_a_version_replaces_another_a_broken_one_does_not_and_rollback_ret
     assert tally.lost == []
     assert set(tally.answers) == {first, second}
     assert first != second
+
+
+HOLD = """
+import sys, ray
+from service.cluster.lifecycle import alone
+ray.init(address=sys.argv[1], log_to_driver=False)
+with alone():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_two_commands_do_not_change_it_at_the_same_time(service: Service, folder: Path) -> None:
+    address = address_file(httpx.URL(service.url).port or 0).read_text()
+    pipe, token = asyncio.subprocess.PIPE, {**os.environ, "RAY_AUTH_MODE": "token"}
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLD, address, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, env=token
+    )
+    assert other.stdin and other.stdout  # noqa: PT018
+    assert await other.stdout.readline() == b"held\n"
+    code, said = await heedful(service, "deploy", "quick", str(folder / "quick-2"))
+    assert (code, "another command is changing this service" in said) == (2, True), said
+    assert version(service) == "1"
+    other.kill()  # without a chance to clean up
+    await other.wait()
+    while "another command" in said:
+        code, said = await heedful(service, "deploy", "quick", str(folder / "quick-1"))
+    assert code == 0, said
 
 
 async def test_a_canary_answers_its_share_beside_the_stable_version(
