@@ -113,6 +113,31 @@ class RequestSpan:
         self._span.end()
 
 
+def carrier() -> dict[str, str]:
+    """The current request's trace context, to be taken to another process; empty while traces are off."""
+    carried: dict[str, str] = {}
+    if _Exporting.tracer is not None:
+        from opentelemetry import propagate
+
+        propagate.inject(carried)
+    return carried
+
+
+@contextmanager
+def continued(carried: Mapping[str, str]) -> Iterator[None]:
+    """What is recorded within belongs to the request of which another process took this `carrier`."""
+    if _Exporting.tracer is None or not carried:
+        yield
+        return
+    from opentelemetry import context, propagate
+
+    token = context.attach(propagate.extract(carried))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
 def record(batch: Batch) -> None:
     """Spans `queue`, `encode` and `decode` of a batch below the current request, as far as it came.
 

@@ -15,6 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from service import tracing
 from service.admission import time_left_s
 from service.callers import Timing
 from service.contract import ModelCard, StreamEvent
@@ -98,10 +99,10 @@ class DividedHost:
         return self._handle
 
 
-def _arguments(call: Call) -> tuple[Routes, BaseModel, float, bool]:
+def _arguments(call: Call) -> tuple[Routes, BaseModel, float, bool, dict[str, str]]:
     """A deadline is on this machine's clock; the canary may run on another."""
     left_s = time_left_s(call.deadline, time.monotonic()) or 0.0
-    return call.card.routes, call.request, left_s, call.is_long
+    return call.card.routes, call.request, left_s, call.is_long, tracing.carrier()
 
 
 def _missed(call: Call, error: Exception) -> None:

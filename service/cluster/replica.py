@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -111,12 +111,18 @@ class CanaryReplica(_Process):
         self._cards = {card.routes: card for card in self._host.cards}
         await self._host.start()
 
-    async def answer(self, routes: Routes, request: BaseModel, left_s: float, is_long: bool) -> tuple[Any, Timing]:
-        return await self._host.answer(self._call(routes, request, left_s, is_long=is_long))
+    async def answer(
+        self, routes: Routes, request: BaseModel, left_s: float, is_long: bool, carrier: Mapping[str, str]
+    ) -> tuple[Any, Timing]:
+        with tracing.continued(carrier):
+            return await self._host.answer(self._call(routes, request, left_s, is_long=is_long))
 
-    async def stream(self, routes: Routes, request: BaseModel, left_s: float, is_long: bool) -> AsyncGenerator[Any]:
-        async for event in self._host.stream(self._call(routes, request, left_s, is_long=is_long)):
-            yield event
+    async def stream(
+        self, routes: Routes, request: BaseModel, left_s: float, is_long: bool, carrier: Mapping[str, str]
+    ) -> AsyncGenerator[Any]:
+        with tracing.continued(carrier):
+            async for event in self._host.stream(self._call(routes, request, left_s, is_long=is_long)):
+                yield event
 
     def _call(self, routes: Routes, request: BaseModel, left_s: float, *, is_long: bool) -> Call:
         return Call(self._cards[routes], request, time.monotonic() + left_s, is_long=is_long)

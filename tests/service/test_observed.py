@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
@@ -13,6 +14,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from service import tracing
+from service.rows import Batch
 from service.tracing import is_asked_for
 from tests.serving import Service, start, stop
 
@@ -115,6 +118,29 @@ def test_a_request_is_traced_through_its_phases_and_logged_without_its_text(
         assert 0 < record["queue_ms"] + record["encode_ms"] + record["decode_ms"] <= record["duration_ms"]
     for word in ("station", "gare", "umbrella", "parapluie"):
         assert word not in service.log.read_text()
+
+
+def test_what_another_process_does_for_a_request_belongs_to_its_trace(
+    collector: tuple[str, list[Span]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, spans = collector
+    assert tracing.carrier() == {}
+    with tracing.continued({"traceparent": f"00-{TRACE}-{CALLER}-01"}):
+        tracing.record(Batch(0, range(1), (), 1, time.monotonic()))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+    tracing.configure()
+    request = tracing.RequestSpan("/v1/translation", {"traceparent": f"00-{TRACE}-{CALLER}-01"}, {})
+    with request.current():
+        carried = tracing.carrier()
+    with tracing.continued(carried):
+        tracing.record(Batch(1, range(1), (), 1, time.monotonic()))
+    tracing.record(Batch(2, range(1), (), 1, time.monotonic()))
+    request.end(200)
+    tracing.shutdown()
+    (server,) = (span for span in spans if span.kind == Span.SPAN_KIND_SERVER)
+    (inside, outside) = (span for span in spans if span.name == "queue")
+    assert (inside.trace_id, inside.parent_span_id) == (bytes.fromhex(TRACE), server.span_id)
+    assert outside.trace_id != inside.trace_id
 
 
 def test_the_texts_are_logged_and_nothing_is_traced_where_the_operator_says_so(tmp_path: Path) -> None:
