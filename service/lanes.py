@@ -1,7 +1,7 @@
 """A model's lanes, such as rows that answer and rows that explain an answer, and how much time the latter may take."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from models.task import Model, Row
 from service.admission import Admission, Change, Limits, Load
@@ -23,10 +23,11 @@ class Lane:
     `admission`, `load` and `arrived` are shared with the callers' loops and guarded by the engine's lock.
     """
 
-    def __init__(self, model: Model, name: str, limits: Limits) -> None:
-        self.rows = Rows(model, name)
+    def __init__(self, model: Model, name: str, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rows = Rows(model, name, clock)
         self.admission = Admission(limits)
-        self.load = Load(time.monotonic())
+        self.load = Load(clock())
+        self._clock = clock
         self.arrived: list[Batch] = []
 
     def submit(self, batch: Batch) -> None:
@@ -50,7 +51,7 @@ class Lane:
         if busy_s is not None:
             rate = self.admission.rate
             rate.measure(self.rows.finished_tokens, busy_s)
-            self.load.measure(self.rows.finished_tokens, busy_s, rate.capacity_tokens_per_s, time.monotonic())
+            self.load.measure(self.rows.finished_tokens, busy_s, rate.capacity_tokens_per_s, self._clock())
             self.rows.finished_tokens = 0
 
     def clear(self) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """What a request yielded at once, and what became of it. Times are seconds on the clock of `time.monotonic()`.
+    """What a request yielded at once, and what became of it. Times are seconds on the clock of `Rows`.
 
     Args:
         request: it has at most one batch under way.
@@ -75,6 +75,10 @@ class _Job:
 class Rows:
     """What waits for a model and what runs in it; the only one that calls the model. Not thread-safe.
 
+    Args:
+        name: for messages and the log.
+        clock: seconds; another one than the machine's where the model's time is simulated.
+
     Attributes:
         change: since it was last reset by the reader, for the books of `Admission`.
         finished_tokens: source tokens of rows that finished, likewise.
@@ -82,9 +86,10 @@ class Rows:
         progress: what rows of followed batches have brought since then, in its order.
     """
 
-    def __init__(self, model: Model, name: str) -> None:
+    def __init__(self, model: Model, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._name = name
+        self._clock = clock
         self._turns = Turns()
         self._batches: dict[int, Batch] = {}
         self._waiting: dict[RowId, _Job] = {}
@@ -191,18 +196,18 @@ class Rows:
         self._model.reset()
 
     def _admit(self, joining: dict[RowId, _Job]) -> None:
-        started_at = time.monotonic()
+        started_at = self._clock()
         batches = {job.batch.request: job.batch for job in joining.values()}.values()
         for batch in batches:
             if not batch.joined_at:
                 batch.joined_at = started_at
         self._model.admit({id_: job.row for id_, job in joining.items()})
-        encode_s = time.monotonic() - started_at
+        encode_s = self._clock() - started_at
         for batch in batches:
             batch.encode_s += encode_s
 
     def _collect(self, events: Sequence[Event]) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for event in events:
             job = self._running.get(event.row)
             if job is None:
@@ -255,7 +260,7 @@ class Rows:
         self._settle(batch, error)
 
     def _settle(self, batch: Batch, error: ComputeError | None) -> None:
-        batch.done_at = time.monotonic()
+        batch.done_at = self._clock()
         self.settled.append((batch, error))
 
     def _unqueue(self, job: _Job) -> None:
