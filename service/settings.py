@@ -70,7 +70,8 @@ class Limits(Frozen):
 
     Args:
         max_body_bytes: of one request.
-        max_waiting_rows: that wait for one model, over all callers.
+        max_waiting_rows: that wait for one model, over all callers; requests longer than any one text may be have as
+            many of their own.
         max_waiting_tokens: in those rows.
     """
 
