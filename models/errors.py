@@ -34,5 +34,9 @@ class ComputeError(ModelError):
     """The model failed on this row although it ran alone; raised by the engine after the second try."""
 
 
+class DeviceLost(ModelError):
+    """The device does not compute any more, and only a new process can use it again; raised by whatever ran there."""
+
+
 def _rebuild(kind: type[InvalidInput], detail: str, pointer: str) -> InvalidInput:
     return kind(detail, pointer=pointer)

@@ -1,6 +1,8 @@
 """The only door to ONNX Runtime: opens one graph of a bundle, and runs it on NumPy arrays or memory of its device."""
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, Graph, Precision, Role
-from models.errors import BundleError
+from models.errors import BundleError, DeviceLost
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -19,6 +21,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(int32)": np.dtype(np.int32),
     "tensor(uint8)": np.dtype(np.uint8),
 }
+
+
+_LOST = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure (?!2:)\d+")
+"""How ONNX Runtime tells of an error of CUDA, after which every further call in this process fails as well. Number 2 is
+a lack of memory, which leaves everything as it was.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,17 @@ class Binding:
             self._io.bind_output(name, *_address(place))
 
     def run(self) -> None:
-        """Compute the bound outputs from what the bound inputs hold now."""
-        if self._copied:
-            for name, array in self._copied.items():
-                self._io.bind_cpu_input(name, array)
-            self._io.synchronize_inputs()
-        self._session.run_with_iobinding(self._io)
+        """Compute the bound outputs from what the bound inputs hold now.
+
+        Raises:
+            DeviceLost: as all that computes.
+        """
+        with _noticing_loss():
+            if self._copied:
+                for name, array in self._copied.items():
+                    self._io.bind_cpu_input(name, array)
+                self._io.synchronize_inputs()
+            self._session.run_with_iobinding(self._io)
 
 
 class Session:
@@ -108,17 +121,19 @@ class Session:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Every output by name, in newly allocated arrays."""
-        return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
+        with _noticing_loss():
+            return dict(zip(self.outputs, self._session.run(None, dict(feeds)), strict=True))
 
     def run_resident(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Resident]:
         """As `run`, but the outputs stay on the device."""
         io = self._session.io_binding()
-        for name, array in feeds.items():
-            io.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name in self.outputs:
-            io.bind_output(name, self._device)
-        io.synchronize_inputs()
-        self._session.run_with_iobinding(io)
+        with _noticing_loss():
+            for name, array in feeds.items():
+                io.bind_cpu_input(name, np.ascontiguousarray(array))
+            for name in self.outputs:
+                io.bind_output(name, self._device)
+            io.synchronize_inputs()
+            self._session.run_with_iobinding(io)
         return {
             name: Resident(value.data_ptr(), tuple(value.shape()), spec.dtype, self._device, value)
             for (name, spec), value in zip(self.outputs.items(), io.get_outputs(), strict=True)
@@ -148,6 +163,16 @@ class Session:
             ValueError: an array is not C-contiguous.
         """
         return Binding(self._session, inputs, outputs, copies_inputs=self._copies_inputs)
+
+
+@contextmanager
+def _noticing_loss() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if found := _LOST.search(str(error)):
+            raise DeviceLost(f"the device does not compute any more: {found[0]}") from error
+        raise
 
 
 def _address(place: Place) -> tuple[str, int, type[Any], list[int], int]:

@@ -13,7 +13,7 @@ from models.task import Model, Output, Row, Solution
 from service import tracing
 from service.admission import Limits, Pressure
 from service.callers import Caller, Follower, Response, Timing, advance, wake, within
-from service.errors import Draining, ServiceError
+from service.errors import Broken, Draining, Retryable, ServiceError
 from service.lanes import Lane, explains
 from service.metrics import Observer
 from service.rows import Batch
@@ -26,6 +26,9 @@ STOP_TIMEOUT_S = 5.0
 
 # The operating system gives the thread of long requests a quarter of a core that both want (weights 335 and 1,024).
 LONG_NICENESS = 5
+
+# After the loss of a device Ray Serve takes three failed health checks, 5 s apart, until it replaces the replica.
+REPLACED_AFTER_S = 15
 
 
 class Engine:
@@ -73,8 +76,9 @@ class Engine:
         self._drained: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._draining = False
         self._stopping = False
+        self._lost = False
 
-        worker = partial(Worker, lock=self._lock, observer=observer, leave=self._leave)
+        worker = partial(Worker, lock=self._lock, observer=observer, leave=self._leave, lose=self._lose)
         self._worker = worker(name, Lane(model, name, limits), Lane(explainer, name, limits))
         self._long = (
             None if long is None else worker(f"{name}-long", Lane(long, name, limits), None, niceness=LONG_NICENESS)
@@ -91,7 +95,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether the threads run; only `stop` ends them."""
+        """Whether the threads run; `stop` ends them, and the loss of the device that they compute on."""
         return all(worker.alive for worker in self._workers)
 
     @property
@@ -143,6 +147,7 @@ class Engine:
             TooLarge: from the solution, or because its first rows exceed the limits on what may wait.
             Overloaded: the first rows do not fit the limits now; nothing was queued.
             Draining: after `drain` or `stop`.
+            Broken: the device was lost, now or before.
             DeadlinePassed: and its rows are dropped.
             ComputeError: the model failed on one of its rows, also when that row was alone.
         """
@@ -169,6 +174,17 @@ class Engine:
 
     def stop(self) -> None:
         """End the threads after their present step, and block so long; whatever is not answered gets `Draining`."""
+        self._end()
+        for worker in self._workers:
+            worker.join(STOP_TIMEOUT_S)
+
+    def _lose(self) -> None:
+        """End all threads for good: whoever asks for our health then has the process replaced."""
+        self._lost = True
+        self._observer.lost()
+        self._end()
+
+    def _end(self) -> None:
         with self._lock:
             self._draining = self._stopping = True
             callers = list(self._accepted.values())
@@ -176,8 +192,6 @@ class Engine:
                 worker.stop()
         for lost in wake((caller, partial(caller.settle, self._refusal())) for caller in callers):
             self._leave(lost.batch.request)
-        for worker in self._workers:
-            worker.join(STOP_TIMEOUT_S)
 
     # The caller's side, in the caller's event loop.
 
@@ -246,7 +260,9 @@ class Engine:
             with suppress(RuntimeError):  # that loop is closed
                 loop.call_soon_threadsafe(_release, waiter)
 
-    def _refusal(self) -> Draining:
+    def _refusal(self) -> Retryable:
+        if self._lost:
+            return Broken(f"{self._name} has lost the device that it computes on", REPLACED_AFTER_S)
         with self._lock:
             retry_after_s = max(worker.answers.admission.retry_after_s() for worker in self._workers)
         return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)

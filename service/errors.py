@@ -62,6 +62,12 @@ class NotReady(Retryable):
     reason = "not_ready"
 
 
+class Broken(Retryable):
+    """The device that the model computes on is lost; another process takes over (503)."""
+
+    reason = "device_lost"
+
+
 class DeadlinePassed(ServiceError):
     """The caller's deadline passed before the answer was there (504)."""
 
@@ -74,6 +80,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (Overloaded, 429),
     (Draining, 503),
     (NotReady, 503),
+    (Broken, 503),
     (DeadlinePassed, 504),
 )
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from service.contract import CacheResult
-from service.errors import DeadlinePassed, Draining, NotReady, Overloaded
+from service.errors import Broken, DeadlinePassed, Draining, NotReady, Overloaded
 from service.machine import memory_used_ratio
 
 MODEL = ("task", "model")
@@ -22,7 +22,7 @@ STEP_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 # A series that appears with its first event shows Prometheus no increase, so these stand at 0 from the start.
 STATUSES = ("200", "429", "500", "503", "504")
-REASONS = tuple(kind.reason for kind in (Overloaded, Draining, NotReady, DeadlinePassed))
+REASONS = tuple(kind.reason for kind in (Overloaded, Draining, NotReady, Broken, DeadlinePassed))
 
 
 class Metrics:
@@ -87,7 +87,7 @@ class Metrics:
         )
         self.rejected = Counter(
             "heedful_rejected",
-            "Requests not answered: overloaded, draining, not_ready or deadline",
+            "Requests not answered: overloaded, draining, not_ready, device_lost or deadline",
             (*MODEL, "reason"),
             registry=registry,
         )
@@ -156,6 +156,10 @@ class Observer:
     def ready(self) -> None:
         """The model has answered its own example."""
         self._ready.set(1)
+
+    def lost(self) -> None:
+        """The model answers nothing any more."""
+        self._ready.set(0)
 
     def phases(self, *, queue_s: float, encode_s: float, decode_s: float) -> None:
         """Where the time of an answered request went, in seconds."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from models.errors import ComputeError
+from models.errors import ComputeError, DeviceLost
 from models.task import Array, Event, FinishReason, Model, Output, Row, RowId
 from service.admission import Change
 from service.scheduler import LOOK_AHEAD, Turns, Waiting, plan
@@ -141,6 +141,8 @@ class Rows:
         if inside:
             try:
                 self._model.drop(inside)
+            except DeviceLost:
+                raise
             except Exception as error:  # noqa: BLE001 - a model may raise anything
                 self._try_alone(error)
 
@@ -169,6 +171,9 @@ class Rows:
 
         Returns:
             How many rows shared the step; 0 when there was none or it failed.
+
+        Raises:
+            DeviceLost: no row would fare better alone.
         """
         self._running.update(joining)
         rows = len(self._running)
@@ -178,6 +183,8 @@ class Rows:
             if joining:
                 self._admit(joining)
             events = self._model.step()
+        except DeviceLost:
+            raise
         except Exception as error:  # noqa: BLE001 - a model may raise anything
             self._try_alone(error)
             return 0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from models.errors import ComputeError
+from models.errors import ComputeError, DeviceLost
 from models.task import Row
 from service.callers import Call, Caller, wake
 from service.lanes import Lane, Share, explains
@@ -30,6 +30,7 @@ class Worker:
         lock: guards all that is shared.
         observer: the model's metrics, which tell of answers alone.
         leave: is called with the ids of requests whose caller's loop is closed.
+        lose: is called when the device is lost, and ends all threads.
         niceness: how much more willingly than others the thread gives the processor away, on Linux.
     """
 
@@ -42,13 +43,14 @@ class Worker:
         lock: threading.RLock,
         observer: Observer,
         leave: Callable[[int], None],
+        lose: Callable[[], None],
         niceness: int = 0,
     ) -> None:
         self._name, self._observer, self._niceness = name, observer, niceness
         self.answers, self.explanations = answers, explanations
         self._lanes = [answers] if explanations is None else [answers, explanations]
         self._share = Share()
-        self._leave_request = leave
+        self._leave_request, self._lose = leave, lose
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
 
         self._lock = lock
@@ -59,7 +61,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; only `stop` ends it."""
+        """Whether the thread runs; `stop` ends it, and the loss of the device that it computes on."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -101,6 +103,11 @@ class Worker:
             try:
                 if not self._turn():
                     return
+            except DeviceLost:
+                _log.critical("%s: the engine ends, its process must be replaced", self._name, exc_info=True)
+                self._deliver()
+                self._lose()
+                return
             except BaseException as error:  # noqa: BLE001 - whatever it was: without the thread every caller would wait for ever
                 self._fail_all(error)
 
