@@ -84,9 +84,8 @@ class Nothing:
 
 
 def _load(folder: Path, **_: Any) -> Loaded:
-    return Loaded(
-        open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing(), Explainer(Nothing(), None, None), None
-    )
+    explainer = Explainer(Nothing(), None, None)
+    return Loaded(open_bundle(folder), "fp32", cast("Task[Any, Any]", Echo()), Nothing(), explainer, None, 0)
 
 
 cast("dict[str, Any]", TASKS)[Echo.id] = Echo

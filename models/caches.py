@@ -191,6 +191,14 @@ class _Sizes:
         }
 
 
+def slot_bytes(step: Session, source_length: int, target_length: int) -> int:
+    """Bytes of one slot on a device: its caches, and its logits twice, since the graph holds another copy."""
+    sizes = _Sizes(step, 1, source_length, target_length)
+    held = (sizes.past, sizes.cross, sizes.last, *sizes.sources.values())
+    logits = step.outputs["logits"]
+    return sum(prod(shape) * dtype.itemsize for shape, dtype in held) + 2 * prod(_sizes(logits.shape[1:])) * 4
+
+
 def reads_caches_on_device(step: Session) -> bool:
     """Whether `DeviceCaches` serve this graph: what they hold is all read by the device."""
     names = [*_names(step, "past"), *_names(step, "cross"), "source_last", *_of_source_tokens(step)]

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
+from models.budget import Footprint, check_budget
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
-from models.caches import reads_caches_on_device
+from models.caches import reads_caches_on_device, slot_bytes
 from models.encoder import Encoder
 from models.errors import BundleError
 from models.explainer import Explainer
@@ -32,6 +33,7 @@ class Loaded:
         explainer: takes the rows that explain an answer, with the same graphs but a state of its own.
         long: the model once more with a state of its own, which may compute beside it; None where rows join a running
             batch, so that long ones keep nobody waiting.
+        memory_bytes: what of a GPU's memory it holds.
     """
 
     bundle: Bundle
@@ -40,6 +42,14 @@ class Loaded:
     model: Model
     explainer: Explainer
     long: Model | None
+    memory_bytes: int
+
+
+class _Parts(NamedTuple):
+    model: Model
+    explainer: Explainer
+    long: Model | None
+    footprint: Footprint
 
 
 BUDGET_TOKENS = 512
@@ -53,6 +63,7 @@ def load(
     slots: int = 32,
     threads: int = 1,
     budget_tokens: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Loaded:
     """Open a bundle and load its model.
 
@@ -61,18 +72,20 @@ def load(
         slots: rows that compute side by side; each beam of a row takes one.
         threads: of each ONNX Runtime session; more replicas use more cores better than more threads do.
         budget_tokens: source tokens that one pass takes; what the bundle says for this device unless given.
+        memory_bytes: that the model may take of a GPU; as much as there is unless given.
 
     Raises:
-        BundleError: the bundle is broken, its task is unknown, it decodes with more beams than there are slots, or
-            ONNX Runtime refuses a graph.
+        BundleError: the bundle is broken, its task is unknown, it decodes with more beams than there are slots, it
+            does not fit `memory_bytes`, or ONNX Runtime refuses a graph.
     """
     bundle = _within(open_bundle(folder), slots)
     if bundle.manifest.task not in TASKS:
         raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
     chosen = precision or preferred(bundle.manifest.precisions)
-    model, explainer, long = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens)
+    parts = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens, memory_bytes=memory_bytes)
     task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
-    return Loaded(bundle, chosen, task, model, explainer, long)
+    held = parts.footprint.total(slots)
+    return Loaded(bundle, chosen, task, parts.model, parts.explainer, parts.long, held)
 
 
 def preferred(carried: Iterable[Precision]) -> Precision:
@@ -112,15 +125,25 @@ def load_model(
     Raises:
         BundleError: the roles of the graphs fit no kind of model, or ONNX Runtime refuses one.
     """
-    return _load(bundle, precision, slots=slots, threads=threads, lean=lean, budget_tokens=budget_tokens)[0]
+    return _load(bundle, precision, slots=slots, threads=threads, lean=lean, budget_tokens=budget_tokens).model
 
 
 def _load(
-    bundle: Bundle, precision: Precision, *, slots: int, threads: int, budget_tokens: int | None, lean: bool = False
-) -> tuple[Model, Explainer, Model | None]:
+    bundle: Bundle,
+    precision: Precision,
+    *,
+    slots: int,
+    threads: int,
+    budget_tokens: int | None,
+    lean: bool = False,
+    memory_bytes: int | None = None,
+) -> _Parts:
     def session(role: Role) -> Session:
-        return open_session(bundle, precision, role, threads=threads, lean=lean)
+        return open_session(bundle, precision, role, threads=threads, lean=lean, memory_bytes=memory_bytes)
 
+    footprint = Footprint(_weights_bytes(bundle, precision))
+    if memory_bytes is not None:
+        check_budget(bundle.manifest.name, footprint, slots, memory_bytes)
     budget_tokens = budget_tokens or bundle.manifest.budget_tokens.get(device(), BUDGET_TOKENS)
     roles, generation = set(bundle.graphs(precision).graphs), bundle.manifest.generation
     show = partial(session, "explain") if "explain" in roles else None
@@ -129,7 +152,7 @@ def _load(
         forward = session("forward")
         explains = Explainer(Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS), show, None)
         passes = partial(Encoder, forward, slots=slots, budget_tokens=budget_tokens)
-        return passes(), explains, passes()
+        return _Parts(passes(), explains, passes(), footprint)
     # A shortlist spares a processor the output layer, at the price of weights that change: nothing that a GPU wants.
     shortlist = bundle.manifest.shortlist if device() == "cpu" else None
     needed = {"encoder", "step", "shortlisted", "words"} if shortlist else {"encoder", "step"}
@@ -144,6 +167,9 @@ def _load(
     step, head = session("shortlisted" if shortlist else "step"), None
     if shortlist:
         head = ShortHead(step, session("words"), Shortlist.read(bundle.path(shortlist)), generation, slots)
+    footprint = replace(footprint, slot=slot_bytes(step, limits.max_tokens, limits.max_new_tokens))
+    if memory_bytes is not None:
+        check_budget(bundle.manifest.name, footprint, slots, memory_bytes)
     model = Seq2Seq(
         encoder,
         step,
@@ -156,4 +182,13 @@ def _load(
         budget_tokens=budget_tokens,
     )
     whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step
-    return model, Explainer(Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS), show, generation), None
+    scorer = Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS)
+    return _Parts(model, Explainer(scorer, show, generation), None, footprint)
+
+
+def _weights_bytes(bundle: Bundle, precision: Precision) -> int:
+    """At most what the weights of all graphs of a GPU take: files do not say what each graph reads of them."""
+    graphs = bundle.graphs(precision)
+    shared = graphs.weights.bytes if graphs.weights else 0
+    used = [graph for role, graph in graphs.graphs.items() if role not in {"shortlisted", "words"}]
+    return sum(graph.file.bytes + shared for graph in used)

@@ -188,7 +188,21 @@ def provider() -> str:
     return "CUDAExecutionProvider" if "CUDAExecutionProvider" in available else "CPUExecutionProvider"
 
 
-def open_session(bundle: Bundle, precision: Precision, role: Role, *, threads: int = 1, lean: bool = False) -> Session:
+def provider_options(memory_bytes: int | None) -> dict[str, str]:
+    """What the CUDA provider is told: how far its arena may grow, and to grow by what is asked for, not by doubling."""
+    limit = {} if memory_bytes is None else {"gpu_mem_limit": str(memory_bytes)}
+    return {"device_id": "0", "arena_extend_strategy": "kSameAsRequested", **limit}
+
+
+def open_session(
+    bundle: Bundle,
+    precision: Precision,
+    role: Role,
+    *,
+    threads: int = 1,
+    lean: bool = False,
+    memory_bytes: int | None = None,
+) -> Session:
     """Load one graph of an opened bundle.
 
     Threads do not spin while they wait: replicas share the cores of a machine, and a spinning thread takes them away
@@ -196,6 +210,7 @@ def open_session(bundle: Bundle, precision: Precision, role: Role, *, threads: i
 
     Args:
         lean: no second copy of the weights in the order in which the processor multiplies; a pass takes a third longer.
+        memory_bytes: that this graph may take of a GPU.
 
     Raises:
         BundleError: the bundle lacks the graph, ONNX Runtime refuses it, or its signature is not the manifest's.
@@ -203,16 +218,19 @@ def open_session(bundle: Bundle, precision: Precision, role: Role, *, threads: i
     graphs = bundle.graphs(precision).graphs
     if role not in graphs:
         raise BundleError(f"{bundle.folder}: no {precision} graph for {role}, the bundle carries {', '.join(graphs)}")
-    return open_graph(bundle.path(graphs[role].file), graphs[role], threads=threads, lean=lean)
+    path = bundle.path(graphs[role].file)
+    return open_graph(path, graphs[role], threads=threads, lean=lean, memory_bytes=memory_bytes)
 
 
-def open_graph(path: Path, signature: Graph, *, threads: int = 1, lean: bool = False) -> Session:
+def open_graph(
+    path: Path, signature: Graph, *, threads: int = 1, lean: bool = False, memory_bytes: int | None = None
+) -> Session:
     """Load the graph at `path` as `open_session` does, and hold it against the manifest's signature.
 
     Raises:
         BundleError: ONNX Runtime refuses the graph, or its inputs and outputs are not those of the signature.
     """
-    session = open_plain(path, threads=threads, lean=lean)
+    session = open_plain(path, threads=threads, lean=lean, memory_bytes=memory_bytes)
     for kind, found, expected in (
         ("inputs", tuple(session.inputs), signature.inputs),
         ("outputs", tuple(session.outputs), signature.outputs),
@@ -224,7 +242,7 @@ def open_graph(path: Path, signature: Graph, *, threads: int = 1, lean: bool = F
     return session
 
 
-def open_plain(path: Path, *, threads: int = 1, lean: bool = False) -> Session:
+def open_plain(path: Path, *, threads: int = 1, lean: bool = False, memory_bytes: int | None = None) -> Session:
     """Load the graph at `path`, whatever its signature is.
 
     Raises:
@@ -236,10 +254,11 @@ def open_plain(path: Path, *, threads: int = 1, lean: bool = False) -> Session:
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1" if lean else "0")
-    providers = list(dict.fromkeys((provider(), "CPUExecutionProvider")))
-    device = "cuda" if provider() == "CUDAExecutionProvider" else "cpu"
+    on_cuda = provider() == "CUDAExecutionProvider"
+    cuda = [("CUDAExecutionProvider", provider_options(memory_bytes))] if on_cuda else []
+    providers = [*cuda, "CPUExecutionProvider"]
     try:
-        return Session(onnxruntime.InferenceSession(path, options, providers=providers), device)
+        return Session(onnxruntime.InferenceSession(path, options, providers=providers), "cuda" if on_cuda else "cpu")
     except Exception as error:  # ONNX Runtime's exceptions have no common base class but Exception
         raise BundleError(f"{path}: ONNX Runtime cannot load this graph: {error}") from error
 

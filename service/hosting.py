@@ -16,7 +16,7 @@ from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
 from models.explain import Explain, explained_by
 from models.generation import is_repeatable
-from models.load import Loaded, load, preferred
+from models.load import Loaded, device, load, preferred
 from models.task import WritingTask
 from models.tasks import TASKS
 from service import admission, tracing
@@ -25,6 +25,7 @@ from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
 from service.engine import Engine
 from service.errors import DeadlinePassed, NotReady
+from service.gpu import memory_budget_bytes, visible_gpu
 from service.metrics import Metrics, Observer, render
 from service.settings import ModelSettings, Settings
 from service.streaming import stream
@@ -139,7 +140,7 @@ class LocalHost:
         replica: only the models of this replica; None takes all.
 
     Raises:
-        BundleError: a bundle is broken.
+        BundleError: a bundle is broken, or does not fit what the replica may take of a GPU.
     """
 
     def __init__(self, settings: Settings, *, replica: str | None = None) -> None:
@@ -153,10 +154,23 @@ class LocalHost:
         }
         limits = admission.Limits(settings.limits.max_waiting_rows, settings.limits.max_waiting_tokens)
         self._running: dict[tuple[str, ...], _Running] = {}
+        gpu = visible_gpu() if device() == "cuda" else None
+        left_bytes: int | None = None
+        if gpu is not None:
+            self._metrics.watch_gpu(gpu)
+            left_bytes = memory_budget_bytes(gpu.memory_total_bytes, settings.num_gpus, settings.gpu_memory_mb)
         for card, model in zip(self.cards, settings.models, strict=True):
             if (observer := self._observers.get(card.routes)) is None:
                 continue
-            loaded = load(model.bundle, precision=card.precision, slots=settings.slots, threads=settings.threads)
+            loaded = load(
+                model.bundle,
+                precision=card.precision,
+                slots=settings.slots,
+                threads=settings.threads,
+                memory_bytes=left_bytes,
+            )
+            if left_bytes is not None:
+                left_bytes -= loaded.memory_bytes
             engine = Engine(
                 loaded.model,
                 name=f"{card.task}/{card.name}",

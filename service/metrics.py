@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from service.contract import CacheResult
 from service.errors import Broken, DeadlinePassed, Draining, NotReady, Overloaded
+from service.gpu import Gpu
 from service.machine import memory_used_ratio
 
 MODEL = ("task", "model")
@@ -112,7 +113,20 @@ class Metrics:
             registry=registry,
         )
         self.memory_used.set_function(memory_used_ratio)
+        self._registry = registry
         ProcessCollector(registry=registry)
+
+    def watch_gpu(self, gpu: Gpu) -> None:
+        """Tell of the card that this process computes on; without one there are no such series."""
+        memory = Gauge("heedful_gpu_memory_bytes", "GPU memory in use, by whomever", ("gpu",), registry=self._registry)
+        memory.labels(gpu.name).set_function(gpu.memory_used_bytes)
+        busy = Gauge(
+            "heedful_gpu_utilization_ratio",
+            "Part of the last moment in which the GPU computed",
+            ("gpu",),
+            registry=self._registry,
+        )
+        busy.labels(gpu.name).set_function(gpu.utilization_ratio)
 
     def observer(self, task: str, model: str) -> "Observer":
         """What the engine and the gateway of one model report to."""

@@ -113,6 +113,7 @@ class GroupSettings(Frozen):
     replicas: int | None = Field(None, ge=1, le=1000)
     num_cpus: float | None = Field(None, gt=0, le=1024)
     num_gpus: float | None = Field(None, ge=0, le=64)
+    gpu_memory_mb: int | None = Field(None, ge=1)
     limits: Limits | None = None
     autoscaling: Autoscaling | None = None
 
@@ -153,6 +154,8 @@ class Settings(BaseSettings):
         cache_mb: megabytes of answers that each model keeps in memory for equal requests; 0 computes every answer.
         num_cpus: that a replica reserves there; a core for each thread, or a share of what there is, unless given.
         num_gpus: that a replica reserves; 0.25 lets four share a GPU.
+        gpu_memory_mb: megabytes of a GPU that all models of a replica may take together; the part that `num_gpus` says
+            unless given.
         autoscaling: in place of `replicas`.
         groups: what single groups have otherwise, by the name that models give as their `replica`.
         ray_address: of a running Ray cluster to serve on, as HOST:PORT or `auto`; one of its own unless given.
@@ -175,6 +178,7 @@ class Settings(BaseSettings):
     cache_mb: int = Field(0, ge=0, le=1_000_000)
     num_cpus: float | None = Field(None, gt=0, le=1024)
     num_gpus: float = Field(0, ge=0, le=64)
+    gpu_memory_mb: int | None = Field(None, ge=1)
     autoscaling: Autoscaling | None = None
     groups: dict[ReplicaName, GroupSettings] = Field(default_factory=dict)
     ray_address: str | None = Field(None, min_length=1)

@@ -1,4 +1,4 @@
-"""float16 graphs of each kind of attention: near the checkpoint, half the size, and answering on a CPU and on a GPU."""
+"""float16 graphs of each kind of attention: near the checkpoint, half the size, and answering on a CPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from models.errors import BundleError
 from models.export.sample import TOLERANCE, check_sample
 from models.load import load
 from models.offline import answer_all
-from models.session import open_session, provider
+from models.session import open_session
 from tests.export.exported import FP16, Exported
 
 Export = Callable[[str], Bundle]
@@ -65,17 +65,6 @@ def test_graphs_that_are_further_away_than_float16_explains_are_refused(
     monkeypatch.setattr("models.export.sample.TOLERANCE", {"fp16": 1e-6})
     with pytest.raises(BundleError, match=r"at most 1\.0e-06 is allowed"):
         check_sample(bundle, "fp16")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(provider() != "CUDAExecutionProvider", reason="ONNX Runtime has no CUDA here")
-@pytest.mark.parametrize("kind", FP16)
-def test_it_answers_on_a_gpu(exported: Export, kind: str) -> None:
-    bundle = exported(kind)
-    assert check_sample(bundle, "fp16") is not None
-    loaded = load(bundle.folder)
-    assert loaded.precision == "fp16"
-    assert all(answer_all(loaded, [loaded.task.request_type.model_validate(bundle.manifest.example)]))
 
 
 def _bytes(graphs: Graphs) -> int:
