@@ -7,7 +7,10 @@ from models.session import Session
 from models.task import Array, Cost, Event, Row, RowId
 
 MOST_PADDING = 1.25
-"""Rows that are padded together: the longest has at most so many times the tokens of the shortest."""
+"""Rows that are padded together: the longest has at most so many times the tokens of the shortest.
+
+A graph without the input `lengths` reads padding as if it were text, so that it gets rows of one length alone.
+"""
 
 
 class Encoder:
@@ -49,7 +52,9 @@ class Encoder:
         """The forward pass: every admitted row gets its arrays and leaves."""
         outputs = forward(self._session, list(self._rows.values()))
         if is_padded(self._session.inputs):
-            self.padding_tokens += _padding([len(row.tokens) for row in self._rows.values()])
+            self.padding_tokens += _padding(
+                [len(row.tokens) for row in self._rows.values()], _most_padding(self._session)
+            )
         events = [Event(row, arrays=arrays, finish="stop") for row, arrays in zip(self._rows, outputs, strict=True)]
         self._rows.clear()
         return events
@@ -72,7 +77,7 @@ def forward(session: Session, rows: Sequence[Row]) -> list[dict[str, Array]]:
     if not is_padded(session.inputs):
         return _run(session, pack(rows)) if rows else []
     found: dict[int, dict[str, Array]] = {}
-    for alike in _alike([len(row.tokens) for row in rows]):
+    for alike in _alike([len(row.tokens) for row in rows], _most_padding(session)):
         found.update(zip(alike, _run(session, pad([rows[index] for index in alike])), strict=True))
     return [found[index] for index in range(len(rows))]
 
@@ -83,17 +88,21 @@ def _run(session: Session, given: Packed | Padded) -> list[dict[str, Array]]:
     return [dict(zip(outputs, arrays, strict=True)) for arrays in zip(*by_row, strict=True)]
 
 
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices in order of length, cut where the next is more than `MOST_PADDING` above the first of its group."""
+def _most_padding(session: Session) -> float:
+    return MOST_PADDING if "lengths" in session.inputs else 1
+
+
+def _alike(lengths: Sequence[int], most: float) -> list[list[int]]:
+    """Indices in order of length, cut where the next is more than `most` times the first of its group."""
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and lengths[index] <= MOST_PADDING * lengths[groups[-1][0]]:
+        if groups and lengths[index] <= most * lengths[groups[-1][0]]:
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
 
 
-def _padding(lengths: Sequence[int]) -> int:
+def _padding(lengths: Sequence[int], most: float) -> int:
     """Tokens behind the ends of rows of these lengths, in the groups that `forward` makes of them."""
-    return sum(lengths[group[-1]] * len(group) for group in _alike(lengths)) - sum(lengths)
+    return sum(lengths[group[-1]] * len(group) for group in _alike(lengths, most)) - sum(lengths)

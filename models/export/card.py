@@ -97,6 +97,8 @@ def _layout(manifest: Manifest) -> str:
     names = {
         name for graphs in manifest.precisions.values() for graph in graphs.graphs.values() for name in graph.inputs
     }
+    if "padded_tokens" in names and "lengths" not in names:
+        return "padded: rows of one length alone, since this family reads what stands behind a row; float32 only"
     if "padded_tokens" in names:
         return "padded: rows of similar lengths are filled up to the longest; float32 only"
     return "padding-free: rows of any lengths stand side by side"

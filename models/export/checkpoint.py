@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForQuestionAnswering,
     BartForConditionalGeneration,
@@ -170,4 +171,5 @@ def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
         return found.family, found.load(folder)
     except Exception as error:  # transformers, safetensors and torch each raise their own
         reason = (str(error) or repr(error)).strip().splitlines()[0]
-        raise ExportError(f"{folder}: the checkpoint cannot be loaded: {reason}") from error
+        broken = ": a file is broken or cut short, fetch it again" if isinstance(error, SafetensorError) else ""
+        raise ExportError(f"{folder}: the checkpoint cannot be loaded: {reason}{broken}") from error

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir
 import torch
+from onnxscript import optimizer
 from torch import nn
 
 from models.bundle import Precision, Role
@@ -59,12 +60,13 @@ def packed_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: b
     return Source(module, arguments, inputs, outputs)
 
 
-def padded_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool) -> Source:
-    """A module on padded rows."""
+def padded_source(module: nn.Module, outputs: Mapping[str, Dims], *, segments: bool, masked: bool) -> Source:
+    """A module on padded rows, or on rows of one length where it does not know which tokens are padding."""
     inputs: dict[str, Dims] = {"padded_tokens": ("rows", "width")}
     if segments:
         inputs["padded_segments"] = ("rows", "width")
-    inputs["lengths"] = ("rows",)
+    if masked:
+        inputs["lengths"] = ("rows",)
     example = pad([Row(torch.arange(length).numpy()) for length in (19, 5, 12)])
     arguments = {name: torch.from_numpy(array) for name, array in example.feeds(inputs).items()}
     return Source(module, arguments, inputs, outputs, precisions=("fp32",))
@@ -135,7 +137,16 @@ def trace(source: Source) -> onnx_ir.Model:
         for value, (name, dims) in zip(values, named.items(), strict=True):
             value.name, value.shape = name, onnx_ir.Shape(dims)
     _forget_origin(model)
+    _let_go()
     return model
+
+
+def _let_go() -> None:
+    """Show the optimizer a graph of one node: its rules keep the last that they saw, and so a whole model's weights."""
+    given = onnx_ir.val("given", onnx_ir.DataType.FLOAT, ())
+    node = onnx_ir.node("Identity", [given])
+    graph = onnx_ir.Graph([given], node.outputs, nodes=[node], opset_imports={"": OPSET})
+    optimizer.optimize(onnx_ir.Model(graph, ir_version=9))
 
 
 def save(models: Mapping[Role, onnx_ir.Model], folder: Path) -> Path | None:

@@ -61,10 +61,12 @@ class SpanScoring:
         try:
             packed = question_answering(self.model, length=limits.max_tokens)
         except Unsupported:
-            padded = padded_source(
-                PaddedSpanScorer(self.model), self._outputs("rows", "width"), segments=self._segments
-            )
-            return {"forward": padded}
+            scorer, outputs = PaddedSpanScorer(self.model).eval(), self._outputs("rows", "width")
+            try:
+                masked = not scorer.reads_padding()
+            except Exception as error:  # transformers and torch each raise their own
+                raise ValueError(f"this checkpoint cannot run padded rows: {error!r}".splitlines()[0]) from error
+            return {"forward": padded_source(scorer, outputs, segments=self._segments, masked=masked)}
         return {"forward": packed_source(packed, self._outputs("tokens"), segments=self._segments)}
 
     def answer(self, row: Row) -> Mapping[str, NDArray[Any]]:

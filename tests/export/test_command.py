@@ -150,7 +150,7 @@ def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
     [
         ("shop", "question-answering", "a sasrec checkpoint serves recommendation, not question-answering"),
         ("no-tokenizer", "question-answering", "no-tokenizer: no tokenizer, one of tokenizer.json, source.spm"),
-        ("truncated", "question-answering", "truncated: the checkpoint cannot be loaded: "),
+        ("truncated", "question-answering", "fully covered: a file is broken or cut short, fetch it again"),
         ("no-languages", "translation", "nothing in no-languages tells its languages: give --source-language and"),
         ("gpt2", "translation", "a gpt2 checkpoint serves question-answering, not translation"),
         ("seeing", "question-answering", "seeing: model_type 'vit' is not one of marian, bart"),

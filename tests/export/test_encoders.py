@@ -25,7 +25,9 @@ def exported(request: pytest.FixtureRequest, exports: Callable[[str], Exported])
 
 
 def rows(exported: Exported) -> list[Row]:
-    return random_rows(exported.original.vocabulary, exported.bundle.manifest)
+    """Those of every export, and two that a padded graph gets beside the first: one shorter, one as long."""
+    made = random_rows(exported.original.vocabulary, exported.bundle.manifest)
+    return [*made, Row(made[0].tokens[2:]), Row(made[0].tokens[::-1].copy())]
 
 
 def test_every_token_gets_the_checkpoints_logits(exported: Exported) -> None:

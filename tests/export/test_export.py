@@ -1,17 +1,21 @@
 """Checkpoints of each family through the whole exporter: exact in float32, independent of neighbours in int8."""
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from models.bundle import GenerationDefaults, open_bundle
 from models.export.__main__ import main
 from models.export.describe import describe_bundle
 from models.export.errors import ExportError
+from models.export.graphs import Source, trace
 from models.export.parity import FP32_TOLERANCE, Parity, answers, compare, random_rows, require_parity
 from models.export.reference import load_reference
 from models.export.replay import replay
@@ -127,6 +131,20 @@ def test_references_are_the_checkpoints_own_answers(exported: Exported) -> None:
         for name, array in ours.items():
             kept = np.take_along_axis(array, theirs["logits_ids"], -1) if name == "logits" else array
             np.testing.assert_allclose(kept, theirs[name], atol=FP32_TOLERANCE)
+
+
+def test_a_traced_graph_is_all_that_holds_its_weights() -> None:
+    """The optimizer's rules would keep those of the last graph that they saw, and so a second model in memory."""
+    module = torch.nn.Linear(64, 64)
+    held = weakref.ref(module.weight)
+    source = Source(module, {"input": torch.zeros(3, 64)}, {"input": ("rows", 64)}, {"output": ("rows", 64)})
+    graph = trace(source)
+    del module, source
+    gc.collect()
+    assert held() is not None
+    del graph
+    gc.collect()
+    assert held() is None
 
 
 def test_parity_notices_other_weights(exported: Exported) -> None:

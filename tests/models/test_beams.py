@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.beams import BeamSearch, Continuations, log_softmax, log_softmax_parts
 from models.bundle import GenerationDefaults
 from models.decoding import Decoder, SequenceDecoder
-from models.export.replay import teacher_forced
+from models.export.replay import forward, teacher_forced
 from models.head import Head, WholeHead
 from models.load import load
 from models.seq2seq import Seq2Seq
@@ -243,9 +243,8 @@ def test_beams_find_likelier_translations_than_greedy_search() -> None:
         found = run(seq2seq, {index: Row(row, generation=generation) for index, row in enumerate(rows)})
         assert set(found.finish.values()) == {"stop"}
         targets = [[defaults.decoder_start_token_id, *found.tokens[index]] for index in range(len(rows))]
-        logits = teacher_forced(
-            session(TRANSLATION, "encoder"), session(TRANSLATION, "step"), rows, [np.array(row) for row in targets]
-        )
+        encoded = forward(session(TRANSLATION, "encoder"), [Row(row) for row in rows])
+        logits = teacher_forced(encoded, session(TRANSLATION, "step"), [np.array(row) for row in targets])
         for index, (target, row) in enumerate(zip(targets, logits, strict=True)):
             log_softmax(row)
             chosen = [*target[1:], defaults.eos_token_id]

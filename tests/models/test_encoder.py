@@ -80,13 +80,14 @@ def test_a_graph_that_is_not_packed_is_refused() -> None:
 
 
 def test_padding_fills_each_group_up_to_its_longest_row() -> None:
-    assert _padding([40, 10, 11, 12]) == 3
-    assert _padding([7]) == _padding([]) == 0
+    assert _padding([40, 10, 11, 12], MOST_PADDING) == 3
+    assert _padding([40, 10, 11, 11], 1) == 0
+    assert _padding([7], MOST_PADDING) == _padding([], MOST_PADDING) == 0
 
 
 @given(st.lists(st.integers(1, 512), max_size=40))
 def test_rows_that_are_padded_together_have_similar_lengths(lengths: list[int]) -> None:
-    groups = _alike(lengths)
+    groups = _alike(lengths, MOST_PADDING)
     assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
     for group in groups:
         assert max(lengths[index] for index in group) <= MOST_PADDING * min(lengths[index] for index in group)
