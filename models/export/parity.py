@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.bundle import Bundle, Manifest, Precision
 from models.export.checkpoint import Answer, Checkpoint
 from models.export.errors import ExportError
+from models.export.memory import trim
 from models.export.replay import replay
 from models.export.sample import TOLERANCE
 from models.load import load_model
@@ -88,6 +89,8 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
         spreads += float(np.square(theirs - theirs.mean(-1, keepdims=True)).sum(dtype=np.float64))
         choices.append(ours.argmax(-1) == theirs.argmax(-1))
         size += difference.size
+    del found
+    trim()  # logits of every step
     decoded = _decoded(bundle, precision, rows, expected)
     return Parity(
         precision=precision,

@@ -1,6 +1,5 @@
 """Puts a bundle together in a temporary folder, proves it there, and moves it into place whole."""
 
-import ctypes
 import gc
 import importlib.metadata
 import json
@@ -30,6 +29,7 @@ from models.export.errors import ExportError
 from models.export.examples import ITEMS_FILE
 from models.export.examples import example as example_request
 from models.export.languages import narrowed, settled
+from models.export.memory import trim
 from models.export.parity import Parity, answers, compare, random_rows, require_parity
 from models.export.precisions import BYTES_PER_PARAMETER, Report, describe, write_graphs
 from models.export.recipe import Operators, Recipe
@@ -139,7 +139,8 @@ def export(
         rows = [*requests, *random_rows(checkpoint.vocabulary, manifest)]
         expected, architecture = answers(checkpoint, rows), checkpoint.architecture()
         del checkpoint
-        _release_memory()  # for the sessions
+        gc.collect()  # what tracing left in circles
+        trim()
         parities = tuple(compare(bundle, precision, rows, expected) for precision in manifest.precisions)
         for parity in parities:
             require_parity(parity)
@@ -157,14 +158,6 @@ def export(
         (staged / CARD_FILE).write_text(card, encoding="utf-8")
         seal(manifest, staged)
     return open_bundle(out), parities
-
-
-def _release_memory() -> None:
-    """Give the system back what tracing and the checkpoint took; glibc would keep a third of it, in pieces."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do without
-    if trim is not None:
-        trim(0)
 
 
 def _compact(source: Path, target: Path) -> File | None:
