@@ -124,6 +124,8 @@ def test_every_answer_is_explained_by_both_methods_side_by_side(page: Page) -> N
         expect(panel.locator(".side").first).to_contain_text("Attention, where the model looked")
         expect(panel.locator(".side").nth(1)).to_contain_text("Occlusion, how much less likely")
         expect(panel.locator(".spot .weight").filter(has_text=re.compile(r"\d")).first).to_be_visible()
+        if label != "Recommendation":
+            expect(panel.locator(".agreement").first).to_contain_text("The two rank the words")
     translation = task(page, "Translation")
     translation.get_by_label("Text in English").fill("😀\nThank you very much.")
     run(translation)

@@ -102,7 +102,7 @@ function partView(part, body) {
   const agreement =
     part.rank_correlation === undefined
       ? null
-      : element("p", { class: "hint agreement" }, `The two rank the ${part.source[0].start === undefined && part.source[0].pointer ? "items" : "words"} with a correlation of `, element("b", {}, part.rank_correlation.toFixed(2)), " (1: alike, 0: unrelated, −1: opposite).");
+      : element("p", { class: "hint agreement" }, `The two rank the ${part.source.some(({ start }) => start !== undefined) ? "words" : "items"} with a correlation of `, element("b", {}, part.rank_correlation.toFixed(2)), " (1: alike, 0: unrelated, −1: opposite).");
   const linked = visible.length > 1 ? element("p", { class: "linked", role: "group", "aria-label": "Words of the answer" }, ...buttons.flatMap((button) => [button, " "])) : null;
   return element("div", { class: "part-why" }, linked, element("div", { class: "sides" }, ...sides.map(({ node }) => node)), agreement, said, visible.length > 1 ? table(part) : null);
 }
@@ -205,5 +205,5 @@ function table(part) {
       );
       return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}, every weight` }, element("table", { class: "heat" }, element("caption", {}, title), element("thead", {}, head), element("tbody", {}, ...rows)));
     });
-  return element("details", { class: "alignment" }, element("summary", {}, "Every weight as a heat map"), ...maps);
+  return element("details", { class: "alignment" }, element("summary", {}, "Every weight as a heat map"), element("div", { class: "maps" }, ...maps));
 }
