@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -47,7 +48,25 @@ class Load:
 
 
 class RefusedError(Exception):
-    """A server answered something else than 200, so that the run says nothing."""
+    """A server answered something else than 200, so that a run says nothing unless it counts such answers."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"status {status}: {body}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer in an open loop.
+
+    Args:
+        due_s: when its request was to be sent, since the beginning.
+        latency_s: from then on.
+    """
+
+    due_s: float
+    latency_s: float
+    status: int
 
 
 class _Connection(asyncio.Protocol):
@@ -94,7 +113,7 @@ class _Connection(asyncio.Protocol):
         async with asyncio.timeout(TIMEOUT_S):
             status = await self._answer
         if status != 200:
-            raise RefusedError(f"status {status}: {self._body[:500].decode(errors='replace')}")
+            raise RefusedError(status, self._body[:500].decode(errors="replace"))
         return self._body
 
     def close(self) -> None:
@@ -172,6 +191,12 @@ def open_loop(url: str, requests: Iterable[bytes], *, per_s: float, seed: int) -
     return uvloop.run(_open(url, list(requests), per_s, seed))
 
 
+def overload(url: str, requests: Sequence[bytes], *, per_s: float, seconds: float, seed: int) -> list[Told]:
+    """The same for so many seconds with the requests over and over again; answers of every status are told."""
+    come = list(islice(cycle(requests), round(per_s * seconds)))
+    return uvloop.run(_come(url, come, per_s, seed, may_refuse=True))
+
+
 def answers(url: str, requests: Sequence[bytes]) -> list[bytes]:
     """The bodies of the answers, one request after the other."""
 
@@ -218,23 +243,34 @@ async def _closed(url: str, requests: Iterator[bytes], callers: int) -> Load:
 
 
 async def _open(url: str, requests: Sequence[bytes], per_s: float, seed: int) -> Load:
+    began, cpu = time.perf_counter(), _cpu_s()
+    told = await _come(url, requests, per_s, seed, may_refuse=False)
+    return Load(time.perf_counter() - began, tuple(each.latency_s for each in told), _cpu_s() - cpu)
+
+
+async def _come(url: str, requests: Sequence[bytes], per_s: float, seed: int, *, may_refuse: bool) -> list[Told]:
     due = np.cumsum(np.random.default_rng(seed).exponential(1 / per_s, len(requests)))
     idle: list[_Caller] = []
-    latencies: list[float] = []
+    told: list[Told] = []
 
-    async def one(request: bytes, due_at: float) -> None:
-        caller = idle.pop() if idle else _Caller(url)
-        await caller.ask(request)
-        latencies.append(time.perf_counter() - due_at)
+    async def one(request: bytes, due_s: float) -> None:
+        caller, status = idle.pop() if idle else _Caller(url), 200
+        try:
+            await caller.ask(request)
+        except RefusedError as error:
+            if not may_refuse:
+                raise
+            status = error.status
+        told.append(Told(due_s, time.perf_counter() - began - due_s, status))
         idle.append(caller)
 
-    began, cpu = time.perf_counter(), _cpu_s()
+    began = time.perf_counter()
     try:
         async with asyncio.TaskGroup() as group:
-            for request, after_s in zip(requests, due.tolist(), strict=True):
-                await asyncio.sleep(began + after_s - time.perf_counter())
-                group.create_task(one(request, began + after_s))
-        return Load(time.perf_counter() - began, tuple(latencies), _cpu_s() - cpu)
+            for request, due_s in zip(requests, due.tolist(), strict=True):
+                await asyncio.sleep(began + due_s - time.perf_counter())
+                group.create_task(one(request, due_s))
+        return told
     finally:
         for caller in idle:
             caller.close()

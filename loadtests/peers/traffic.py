@@ -107,11 +107,20 @@ def draw_questions(tokenizer: Path, count: int, *, seed: int) -> list[Question]:
 
 
 @contextmanager
-def served(folder: Path, bundle: Path, runtime: str, *, replicas: int, threads: int = 1) -> Iterator[Service]:
-    """`heedful serve` with one bundle, ready; stopped at the end."""
+def served(
+    folder: Path, bundle: Path, runtime: str, *, replicas: int | None, threads: int = 1, **more: Any
+) -> Iterator[Service]:
+    """`heedful serve` with one bundle, ready; stopped at the end.
+
+    Args:
+        replicas: None where further settings scale them.
+        more: settings.
+    """
     config = folder / f"{bundle.name}-{runtime}.yaml"
     models = [{"bundle": str(bundle.resolve())}]
-    settings = {"models": models, "replicas": replicas, "threads": threads, "log_level": "warning"}
+    settings = {"models": models, "threads": threads, "log_level": "warning", **more}
+    if replicas is not None:
+        settings["replicas"] = replicas
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     service = start(runtime, config.with_suffix(".log"), "--config", str(config))
     try:
