@@ -1,7 +1,7 @@
 """Fleets of 1, 10 and 100 simulated replicas under a spike, with the service's autoscaling: a table and a picture."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Wave:
     """A fleet under a spike.
 
     Args:
-        replicas: at the start; at most twice as many later.
+        replicas: at the start.
         per_s: requests that one replica answers at most.
     """
 
@@ -58,6 +58,12 @@ class Wave:
             answered = [outcome.latency_s for outcome in some if not outcome.is_refused]
             p95_s = float(np.quantile(answered, 0.95)) if answered else None
             yield float(edge) + WINDOW_S / 2, len(some) / WINDOW_S, refused / WINDOW_S, p95_s
+
+    def replica_s(self) -> float:
+        """Seconds of all replicas together, those on their way counted too."""
+        counts = [each for each in self.group.counts if each.at_s < SPIKE_S]
+        ends = [*(each.at_s for each in counts[1:]), SPIKE_S]
+        return sum(max(each.ready, each.target) * (end - each.at_s) for each, end in zip(counts, ends, strict=True))
 
     def cells(self) -> Sequence[str]:
         """A line of the table."""
@@ -93,12 +99,17 @@ def capacity_per_s(costs: Costs, asked: Sequence[Asked]) -> float:
     return len(asked) / max(outcome.answered_s or 0.0 for outcome in group.outcomes)
 
 
-def wave(costs: Costs, asked: Sequence[Asked], replicas: int, per_s: float) -> Wave:
-    """A fleet of so many replicas, calm, under a spike, and calm again."""
+def by_backlog(least: int, most: int) -> Scaling:
+    """The service's policy with its defaults."""
     defaults = Autoscaling(max_replicas=1)
-    kept = {"backlog_s": defaults.backlog_s, "down_after_s": defaults.down_after_s}
-    policy = BacklogPolicy(**kept, zero_after_s=defaults.zero_after_s)
-    scaling = Scaling(policy, replicas, 2 * replicas, START_S, REPORT_INTERVAL_S, REPORT_MEAN_S)
+    policy = BacklogPolicy(
+        backlog_s=defaults.backlog_s, down_after_s=defaults.down_after_s, zero_after_s=defaults.zero_after_s
+    )
+    return Scaling(policy, least, most, START_S, REPORT_INTERVAL_S, REPORT_MEAN_S)
+
+
+def wave(costs: Costs, asked: Sequence[Asked], replicas: int, per_s: float, scaling: Scaling) -> Wave:
+    """A fleet of so many replicas, calm, under a spike, and calm again."""
     waiting = round(WAITING_S * per_s)
     events = Events()
     group = Group(events, Machine(costs, Limits(waiting, 10**9)), replicas, scaling)
@@ -123,23 +134,24 @@ def show(costs: Costs, asked: Sequence[Asked], docs: Path | None) -> None:
     """Print the table, and draw the picture where it is asked for."""
     per_s = capacity_per_s(costs, asked)
     print(f"One replica answers at most {per_s:.1f} requests/s.\n")
-    waves = [wave(costs, asked, replicas, per_s) for replicas in FLEETS]
+    waves = [wave(costs, asked, count, per_s, by_backlog(count, 2 * count)) for count in FLEETS]
     columns = (
         "replicas at first", "requests/s, calm → wave", "scaling begins after", "most replicas", "p95, calm",
         "p95, wave", "refused", "as before after",
     )  # fmt: skip
     print(markdown(columns, [each.cells() for each in waves]))
     if docs is not None:
-        draw(waves, docs / "capacity.svg")
+        titles = [f"{count} replica{'s' if count > 1 else ''} at first" for count in FLEETS]
+        draw(dict(zip(titles, waves, strict=True)), docs / "capacity.svg")
 
 
-def draw(waves: Sequence[Wave], out: Path) -> None:
-    """For each fleet: what came and was refused, p95, and replicas; equal simulations give equal bytes."""
+def draw(waves: Mapping[str, Wave], out: Path) -> None:
+    """For each fleet, by its title, what came and was refused, p95, and replicas; equal waves give equal bytes."""
     mpl.rcParams["svg.hashsalt"] = "heedful"
     figure = Figure(figsize=(10.0, 6.0), layout="constrained")
     figure.suptitle("Simulated: a spike, and the replicas that come for it", fontsize=11)
     grid = figure.subplots(3, len(waves), sharex=True, squeeze=False)
-    for column, each in enumerate(waves):
+    for column, (title, each) in enumerate(waves.items()):
         came, latency, replicas = (grid[row][column] for row in range(3))
         windows = list(each.windows())
         at_s = [window[0] for window in windows]
@@ -152,7 +164,7 @@ def draw(waves: Sequence[Wave], out: Path) -> None:
         for name in ("target", "ready"):
             numbers = [asdict(count)[name] for count in counts]
             replicas.step(times, [*numbers, numbers[-1]], where="post", label=name)
-        came.set_title(f"{each.replicas} replica{'s' if each.replicas > 1 else ''} at first", fontsize=10)
+        came.set_title(title, fontsize=10)
         replicas.set_xlabel("seconds")
         for axes in (came, replicas):
             axes.set_ylim(bottom=0)

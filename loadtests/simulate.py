@@ -2,10 +2,12 @@
 
     python -m loadtests.simulate check [--folder runs/peers] [--out runs/simulation]
     python -m loadtests.simulate spike [--out runs/simulation] [--docs docs]
+    python -m loadtests.simulate policies [--out runs/simulation] [--docs docs]
 
 `check` measures what a model of opus-mt's size in int8 on one thread takes to encode and to step, then asks a real
 `heedful serve --runtime embedded`, and the simulation, for the same at the same times. `spike` takes those step times
-to 1, 10 and 100 replicas, which scale to twice as many; `--docs` gets the picture.
+to 1, 10 and 100 replicas, which scale to twice as many; `policies` shows how Ray Serve's own policy would have scaled.
+`--docs` gets the pictures.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from loadtests.peers.material import Material, prepare
 from loadtests.peers.traffic import Asked as Text
 from loadtests.peers.traffic import draw, served
 from loadtests.peers.translation import ROUTE
+from loadtests.policies import compare
 from loadtests.simulated import Costs, Events, Machine
 from loadtests.simulation import Asked, Group, closed_loop, open_loop
 from models.load import load
@@ -191,7 +194,7 @@ def check(folder: Path, out: Path) -> None:
 def main() -> None:
     """Compare, or show fleets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("check", "spike"))
+    parser.add_argument("what", choices=("check", "spike", "policies"))
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="for the model and the logs")
     parser.add_argument("--out", type=Path, default=Path("runs/simulation"), help="for the step times")
     parser.add_argument("--docs", type=Path, help="write the picture there")
@@ -203,7 +206,8 @@ def main() -> None:
         return
     kept = json.loads((options.out / KEPT).read_text(encoding="utf-8"))
     costs = Costs(*({int(size): taken for size, taken in kept[name].items()} for name in ("encode_s", "step_s")))
-    show(costs, [Asked(*each) for each in kept["asked"]], options.docs)
+    draw = show if options.what == "spike" else compare
+    draw(costs, [Asked(*each) for each in kept["asked"]], options.docs)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How many replicas a group should have, by the seconds of work that wait for each: pure, so tests need no clock.
 
-Up when more work waits than the bound allows, at most twofold at a time and not again before those have come. Down by
-one, of many by a tenth, when so many less would have sufficed for a while by what the replicas are seen to be able to
-do. A backlog alone could not say that: two replicas at 80 % have none, and one would drown.
+Up when more work waits than the bound allows, at most to twice as many as run. Down by one, of many by a tenth, when so
+many less would have sufficed for a while by what the replicas are seen to be able to do. A backlog alone could not say
+that: two replicas at 80 % have none, and one would drown.
 """
 
 import math
@@ -76,8 +76,7 @@ def decide(seen: Seen, bounds: Bounds, since: Since) -> tuple[int, Since]:
     backlog_s = sum(seen.backlogs_s)
     wanted = math.ceil(backlog_s / bounds.backlog_s)
     if wanted > target:
-        arrived = seen.running >= target
-        return (min(wanted, 2 * target, seen.most) if arrived else target), Since()
+        return max(target, min(wanted, 2 * seen.running, seen.most)), Since()
     if target == 1:
         last_goes = seen.least == 0 and seen.running == 1 and seen.idle_s >= bounds.zero_after_s
         return (0 if last_goes else 1), Since()

@@ -1,12 +1,14 @@
 """The simulation agrees with what is known of queues, loses nothing, and scales as the policy promises."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
+from loadtests.policies import OngoingRequests
 from loadtests.simulated import Costs, Events, Machine
-from loadtests.simulation import Asked, Group, Scaling, closed_loop, open_loop
+from loadtests.simulation import Asked, Group, Look, Scaling, closed_loop, open_loop
 from service.admission import Limits
 from service.autoscaling import BacklogPolicy
 
@@ -65,3 +67,16 @@ def test_a_wave_is_scaled_up_for_in_time_and_loses_nothing_when_it_is_over() -> 
 
 def _note_backlog(group: Group, backlogs: list[float]) -> None:
     backlogs.append(group.backlog_s)
+
+
+def test_ray_s_own_policy_waits_for_its_delays() -> None:
+    def decided(requests: float, replicas: int, now_s: float, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        return OngoingRequests(2.0)(Look(replicas, replicas, requests, {}, 1, 4, state, now_s))
+
+    present, state = decided(12, 1, 100, {})
+    assert present == 1
+    assert decided(12, 1, 129, state)[0] == 1
+    assert decided(12, 1, 130, state) == (4, {})
+    assert decided(2, 1, 129, state) == (1, {})
+    present, state = decided(2, 4, 200, state)
+    assert (present, decided(2, 4, 799, state)[0], decided(2, 4, 800, state)[0]) == (4, 4, 1)

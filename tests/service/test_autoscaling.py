@@ -104,6 +104,11 @@ def test_a_load_that_swings_faster_than_the_delay_does_not_make_it_flap() -> Non
     assert changes(settled) == 0
 
 
+def test_a_backlog_that_grows_is_scaled_for_before_the_first_ones_have_come_up_to_twofold() -> None:
+    targets = Group(most=100, replicas=4, target=4).run(int(START_S), work_s=9.0)
+    assert sorted(set(targets)) == [4, 5, 8]
+
+
 def test_it_does_not_start_more_while_those_it_has_asked_for_are_on_their_way() -> None:
     assert max(Group().run(int(START_S), work_s=50.0)) == 2
 
