@@ -73,13 +73,17 @@ def slope(seconds: Sequence[float], sizes: Sequence[float]) -> Slope:
 
 
 class Samples:
-    """Resident bytes of every process of a service; processes of one name are told apart by their id."""
+    """Resident bytes of every process of a service; processes of one name are told apart by their id.
+
+    A process keeps the name that it was first seen with: Ray's change theirs with what they do.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._began = time.monotonic()
         self.seconds: list[float] = []
         self.total: list[int] = []
+        self._names: dict[int, str] = {}
         self.by_process: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
 
     def take(self) -> None:
@@ -92,7 +96,7 @@ class Samples:
             except psutil.NoSuchProcess:
                 continue
             total += size
-            self.by_process[Path(name).name].append((now, size))
+            self.by_process[self._names.setdefault(process.pid, Path(name).name)].append((now, size))
         self.seconds.append(now)
         self.total.append(total)
 
