@@ -3,20 +3,33 @@
 import sys
 from pathlib import Path
 
+from playwright.sync_api import Locator
+
 from tests.contract.browser import chromium, watched
 
+WIDTH = 1240
 PICTURES = (
-    ("Translation", "light", None),
-    ("Summarization", "dark", None),
-    ("Question answering", "light", None),
-    ("Recommendation", "dark", "Cakes and hearts"),
+    ("Translation", "light", "A question", "gare"),
+    ("Summarization", "dark", None, "All"),
+    ("Question answering", "light", None, "All"),
+    ("Recommendation", "dark", "Cakes and hearts", None),
 )
+"""Task, colours, example, and the word of the answer whose explanation is shown, a single one with every weight."""
+
+
+def explain(panel: Locator, word: str | None) -> None:
+    panel.get_by_role("button", name="Why this answer?").click()
+    panel.get_by_role("heading", name="Why this answer").wait_for()
+    if word is not None:
+        if word != "All":
+            panel.get_by_text("Every weight as a heat map").click()
+        panel.get_by_role("button", name=word, exact=True).click()
 
 
 def main(url: str) -> None:
     with chromium() as browser:
-        for task, scheme, example in PICTURES:
-            size = {"width": 1240, "height": 800}
+        for task, scheme, example, word in PICTURES:
+            size = {"width": WIDTH, "height": 800}
             with watched(browser, url, viewport=size, color_scheme=scheme, reduced_motion="reduce") as page:
                 page.goto("/")
                 page.get_by_role("tab", name=task, exact=True).click()
@@ -25,11 +38,13 @@ def main(url: str) -> None:
                 chosen.click()
                 panel.locator(".timing").wait_for()
                 page.wait_for_selector("#throughput:not([hidden])")
-                page.get_by_role("tab", name=task, exact=True).blur()
+                explain(panel, word)
+                page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
                 page.mouse.move(0, 0)
                 box = panel.locator(".pair").first.bounding_box() or {"y": 0, "height": 800}
-                clip = {"x": 0, "y": 0, "width": 1240, "height": box["y"] + box["height"] + 20}
-                page.screenshot(path=Path(__file__).parent / f"playground-{task.split()[0].lower()}.png", clip=clip)
+                clip = {"x": 0, "y": 0, "width": WIDTH, "height": box["y"] + box["height"] + 20}
+                picture = Path(__file__).parent / f"playground-{task.split()[0].lower()}.png"
+                page.screenshot(path=picture, clip=clip, full_page=True)
 
 
 if __name__ == "__main__":
