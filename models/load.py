@@ -167,7 +167,8 @@ def _load(
     step, head = session("shortlisted" if shortlist else "step"), None
     if shortlist:
         head = ShortHead(step, session("words"), Shortlist.read(bundle.path(shortlist)), generation, slots)
-    footprint = replace(footprint, slot=slot_bytes(step, limits.max_tokens, limits.max_new_tokens))
+    else:  # only a GPU's memory is counted by slots, and there no shortlist is used
+        footprint = replace(footprint, slot=slot_bytes(step, limits.max_tokens, limits.max_new_tokens))
     if memory_bytes is not None:
         check_budget(bundle.manifest.name, footprint, slots, memory_bytes)
     model = Seq2Seq(
