@@ -91,6 +91,7 @@ def ask(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         return result
 
     try:
+        until(lambda: httpx.get(f"http://{address}/-/ready").status_code == 200)
         until(lambda: bool(asked("heedful_ready")))
         yield asked
     finally:
