@@ -16,6 +16,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 import models  # noqa: E402
+from models.bundle import read_manifest  # noqa: E402
 from models.nets.pointer import PointerBart  # noqa: E402
 from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
@@ -247,7 +248,8 @@ def test_a_training_starts_from_the_weights_and_the_vocabulary_of_a_bundle(
     main([*arguments, "--out", str(tmp_path / "out")])
     report = json.loads((tmp_path / "out" / "training.json").read_text())
     assert report["loss_curve"][0][1] < 4  # an untrained model's is the logarithm of its 8,000 pieces, which is 9
-    assert report["start_from"] == "en-fr 1"
+    manifest = read_manifest(BUNDLES / "translation")
+    assert report["start_from"] == f"{manifest.name} {manifest.version}"
     for task, bundle in (("question-answering", "translation"), ("recommendation", "recommendation")):
         start = ["--start-from", str(BUNDLES / bundle)]
         with pytest.raises(SystemExit):
