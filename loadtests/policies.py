@@ -13,7 +13,8 @@ from typing import Any
 from loadtests.bars import markdown
 from loadtests.fleets import START_S, WAVE_S, by_backlog, capacity_per_s, draw, wave
 from loadtests.simulated import Costs
-from loadtests.simulation import Asked, Look, Scaling
+from loadtests.simulation import Asked, Scaling
+from service.autoscaling import Context
 
 REPLICAS, LEAST, MOST = 4, 2, 12
 RAY_TARGET, RAY_REPORT_S, RAY_MEAN_S = 2.0, 10.0, 30.0
@@ -29,7 +30,7 @@ class OngoingRequests:
 
     target: float
 
-    def __call__(self, context: Look) -> tuple[int, dict[str, Any]]:
+    def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
         """The number of replicas, and since when it should change in which direction."""
         least, most = context.capacity_adjusted_min_replicas, context.capacity_adjusted_max_replicas
         wanted = min(max(math.ceil(context.total_num_requests / self.target), least), most)

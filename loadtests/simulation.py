@@ -4,7 +4,7 @@ The policy that decides how many there are is the one that serves; simulated is 
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -15,7 +15,7 @@ import numpy as np
 
 from loadtests.simulated import Events, Machine, Replica
 from models.task import Generation, Row
-from service.autoscaling import BACKLOG, IDLE, LOAD
+from service.autoscaling import BACKLOG, IDLE, LOAD, Context
 from service.errors import Overloaded
 
 CONTROL_S = 0.1
@@ -46,24 +46,10 @@ class Outcome:
         return self.answered_s - self.asked_s
 
 
-@dataclass(slots=True)
-class Look:
-    """What Ray Serve shows an autoscaling policy, as far as the policy reads it."""
-
-    current_num_replicas: int
-    target_num_replicas: int
-    total_num_requests: float
-    aggregated_metrics: Mapping[str, Mapping[Any, float]]
-    capacity_adjusted_min_replicas: int
-    capacity_adjusted_max_replicas: int
-    policy_state: Mapping[str, Any]
-    current_time: float
-
-
 class Policy(Protocol):
     """How many replicas there should be, and what to remember for the next look."""
 
-    def __call__(self, context: Look) -> tuple[int, dict[str, Any]]: ...
+    def __call__(self, context: Context) -> tuple[int, dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +127,7 @@ class Group:
 
     def _decide(self, scaling: Scaling) -> None:
         heard = {replica: self._reports[replica] for replica in self._ready if self._reports.get(replica)}
-        look = Look(
+        look = Context(
             current_num_replicas=len(self._ready),
             target_num_replicas=self._target,
             total_num_requests=sum(sum(inside for *_, inside in kept) / len(kept) for kept in heard.values()),

@@ -8,7 +8,7 @@ that: two replicas at 80 % have none, and one would drown.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 BACKLOG, LOAD, IDLE = "backlog_s", "load", "idle_s"
 """What a replica reports: seconds of work that wait for it, the share of its capacity that it uses, and for how many
@@ -94,8 +94,9 @@ def _suffice(seen: Seen, target: int, fewer: int, backlog_s: float, bounds: Boun
     return sum(seen.loads) <= SUFFICIENT_LOAD * fewer and backlog_s <= bounds.backlog_s * fewer / 2
 
 
-class _Context(Protocol):
-    """The part of Ray Serve's `AutoscalingContext` that the decision needs."""
+@dataclass(slots=True)
+class Context:
+    """The part of Ray Serve's `AutoscalingContext` that the decision needs; Ray Serve gives its own."""
 
     current_num_replicas: int
     target_num_replicas: int
@@ -113,7 +114,7 @@ class BacklogPolicy:
     def __init__(self, *, backlog_s: float, down_after_s: float, zero_after_s: float) -> None:
         self._bounds = Bounds(backlog_s, down_after_s, zero_after_s)
 
-    def __call__(self, context: _Context) -> tuple[int, dict[str, Any]]:
+    def __call__(self, context: Context) -> tuple[int, dict[str, Any]]:
         """The number of replicas, and the policy's state."""
         reported = context.aggregated_metrics
         seen = Seen(

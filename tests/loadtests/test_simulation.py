@@ -8,9 +8,9 @@ import pytest
 
 from loadtests.policies import OngoingRequests
 from loadtests.simulated import Costs, Events, Machine
-from loadtests.simulation import Asked, Group, Look, Scaling, closed_loop, open_loop
+from loadtests.simulation import Asked, Group, Scaling, closed_loop, open_loop
 from service.admission import Limits
-from service.autoscaling import BacklogPolicy
+from service.autoscaling import BacklogPolicy, Context
 
 STEP_S = 0.1
 MANY = Limits(10**6, 10**6)
@@ -71,7 +71,7 @@ def _note_backlog(group: Group, backlogs: list[float]) -> None:
 
 def test_ray_s_own_policy_waits_for_its_delays() -> None:
     def decided(requests: float, replicas: int, now_s: float, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        return OngoingRequests(2.0)(Look(replicas, replicas, requests, {}, 1, 4, state, now_s))
+        return OngoingRequests(2.0)(Context(replicas, replicas, requests, {}, 1, 4, state, now_s))
 
     present, state = decided(12, 1, 100, {})
     assert present == 1
