@@ -1,4 +1,4 @@
-"""Trains a small Marian translator from English to French from scratch on short sentences."""
+"""Trains a small Marian translator from English to French on everyday sentences and on debates of a parliament."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +66,7 @@ def _with_byte_pieces(tokenizer: Tokenizer) -> Tokenizer:
 
 
 class Translation:
-    """Tatoeba, with a fresh sample of short Europarl sentences in every epoch."""
+    """Tatoeba, with a fresh sample of Europarl sentences in every epoch."""
 
     optimization = Optimization(peak_lr=1e-3, warmup=0.05)
 
