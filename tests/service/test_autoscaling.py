@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 
-from service.autoscaling import BACKLOG, IDLE, LOAD, BacklogPolicy, Bounds, Seen, Since, decide
+from service.autoscaling import BACKLOG, IDLE, LOAD, BacklogPolicy, Bounds, Context, Seen, Since, decide
 
 BOUNDS = Bounds(backlog_s=2.0, down_after_s=60.0, zero_after_s=300.0)
 START_S = 6.0  # until a new replica takes requests
@@ -138,7 +137,7 @@ def test_ray_s_context_is_read_and_the_state_comes_back() -> None:
 
     def asked(backlog_s: float, now: float, **state: object) -> tuple[int, dict[str, object]]:
         metrics = {name: {"a": value, "b": value} for name, value in ((BACKLOG, backlog_s), (LOAD, 0.1), (IDLE, 9.0))}
-        context = SimpleNamespace(
+        context = Context(
             current_num_replicas=2,
             target_num_replicas=2,
             total_num_requests=1.0,
