@@ -14,7 +14,7 @@ from service import tracing
 from service.admission import Limits, Pressure
 from service.callers import Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Broken, Draining, Retryable, ServiceError
-from service.lanes import Lane, explains
+from service.lanes import Lane, Share, explains
 from service.metrics import Observer
 from service.rows import Batch
 from service.worker import Worker
@@ -24,8 +24,10 @@ R = TypeVar("R")
 # How long `stop` waits for the thread to end its step. A step takes well under a second; one that takes longer hangs.
 STOP_TIMEOUT_S = 5.0
 
-# The operating system gives the thread of long requests a quarter of a core that both want (weights 335 and 1,024).
+# Of a core that both want, the operating system gives the thread of long requests a quarter beside that of the others,
+# and the thread of explanations a tenth (weights 335 and 110, theirs 1,024).
 LONG_NICENESS = 5
+EXPLAINING_NICENESS = 10
 
 # After the loss of a device Ray Serve takes three failed health checks, 5 s apart, until it replaces the replica.
 REPLACED_AFTER_S = 15
@@ -40,15 +42,16 @@ class Engine:
 
     Where the model is a single pass, a request of more tokens than any one text may have goes to a second thread. It
     would keep others waiting for passes that cannot be interrupted; so the operating system shares the processor
-    between the two instead, most of it for the short ones.
+    between the two instead, most of it for the short ones. Rows that explain an answer have such a thread too, in which
+    they compute for a small share of the time while there are answers to compute.
 
     Args:
         model: not to be touched by anybody else from now on.
         name: for messages, logs and the threads.
         limits: on what may wait; long requests have the same of their own.
         observer: the model's metrics, which tell of answers alone.
-        explainer: computes the rows that explain answers, in time that answers leave.
-        long: the model once more, to compute beside it.
+        explainer: computes the rows that explain answers, beside the model.
+        long: the model once more, likewise.
         long_tokens: requests of more tokens go to `long`.
     """
 
@@ -78,12 +81,21 @@ class Engine:
         self._stopping = False
         self._lost = False
 
-        worker = partial(Worker, lock=self._lock, observer=observer, leave=self._leave, lose=self._lose)
-        self._worker = worker(name, Lane(model, name, limits), Lane(explainer, name, limits))
-        self._long = (
-            None if long is None else worker(f"{name}-long", Lane(long, name, limits), None, niceness=LONG_NICENESS)
+        worker = partial(Worker, lock=self._lock, observe=self._observe, leave=self._leave, lose=self._lose)
+        self._worker = worker(name, Lane(model, name, limits))
+        self._long = None
+        if long is not None:
+            self._long = worker(f"{name}-long", Lane(long, name, limits), niceness=LONG_NICENESS)
+        self._share = Share()
+        self._explaining = worker(
+            f"{name}-explaining",
+            Lane(explainer, name, limits),
+            observe=lambda _rows, _padding: None,
+            niceness=EXPLAINING_NICENESS,
+            share=self._share,
         )
-        self._workers = [self._worker] if self._long is None else [self._worker, self._long]
+        self._answering = [self._worker] if self._long is None else [self._worker, self._long]
+        self._workers = [*self._answering, self._explaining]
         observer.watch(
             running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows, backlog_s=self.backlog_s
         )
@@ -101,17 +113,17 @@ class Engine:
     @property
     def running_rows(self) -> int:
         """Rows in the model."""
-        return sum(worker.answers.rows.running for worker in self._workers)
+        return sum(worker.lane.rows.running for worker in self._answering)
 
     @property
     def waiting_rows(self) -> int:
         """Rows not yet admitted."""
-        return sum(worker.answers.admission.waiting_rows for worker in self._workers)
+        return sum(worker.lane.admission.waiting_rows for worker in self._answering)
 
     def backlog_s(self) -> float:
         """Seconds until all accepted rows are done at the measured rate; 0 before the first measurement."""
         with self._lock:
-            return max(worker.answers.admission.backlog_s() for worker in self._workers)
+            return max(worker.lane.admission.backlog_s() for worker in self._answering)
 
     def pressure(self) -> Pressure:
         """How much there is to do."""
@@ -119,8 +131,8 @@ class Engine:
         with self._lock:
             idle_s = 0.0 if self._accepted else now - self._idle_since
             return Pressure(
-                max(worker.answers.admission.waiting_s() for worker in self._workers),
-                sum(worker.answers.load.share(now) for worker in self._workers),
+                max(worker.lane.admission.waiting_s() for worker in self._answering),
+                sum(worker.lane.load.share(now) for worker in self._answering),
                 idle_s,
             )
 
@@ -193,6 +205,11 @@ class Engine:
         for lost in wake((caller, partial(caller.settle, self._refusal())) for caller in callers):
             self._leave(lost.batch.request)
 
+    def _observe(self, rows: int, padding_tokens: int) -> None:
+        self._observer.step(rows, padding_tokens)
+        with self._lock:
+            self._share.answered(time.monotonic())
+
     # The caller's side, in the caller's event loop.
 
     async def _solve(self, solution: Solution[R], follower: Follower | None, *, in_thread: bool) -> tuple[R, Timing]:
@@ -201,9 +218,14 @@ class Engine:
         request = next(self._request_ids)
         timing = Timing()
         outputs: Sequence[Output] | None = None
+        was_explained = False
         try:
             while True:
+                began_at = time.monotonic()
                 advanced = await advance(solution, outputs, in_thread=in_thread)
+                if was_explained:
+                    with self._lock:
+                        self._share.spent(began_at, time.monotonic())
                 if isinstance(advanced, Response):
                     break
                 outputs = ()
@@ -217,6 +239,7 @@ class Engine:
                         raise failure
                     outputs = [caller.batch.outputs[id_] for id_ in caller.batch.ids]
                     timing = timing.plus(caller.batch)
+                    was_explained = explains(advanced)
             self._observer.phases(queue_s=timing.queue_s, encode_s=timing.encode_s, decode_s=timing.decode_s)
             self._observer.tokens(source=timing.source_tokens, generated=timing.generated_tokens)
             if timing.first_token_s is not None:
@@ -229,15 +252,16 @@ class Engine:
         loop = asyncio.get_running_loop()
         tokens = sum(len(row.tokens) for row in rows)
         worker = self._worker
-        if self._long is not None and tokens > self._long_tokens and not explains(rows):
+        if explains(rows):
+            worker = self._explaining
+        elif self._long is not None and tokens > self._long_tokens:
             worker = self._long
-        lane = worker.lane(rows)
         with self._lock:
             accepted = request in self._accepted
             if self._stopping or (self._draining and not accepted):
                 raise self._refusal()
             if not accepted or explains(rows):
-                lane.admission.offer(len(rows), tokens)
+                worker.lane.admission.offer(len(rows), tokens)
             ids = range(self._next_row, self._next_row + len(rows))
             self._next_row = ids.stop
             batch = Batch(request, ids, rows, tokens, time.monotonic(), is_followed=follower is not None)
@@ -264,7 +288,7 @@ class Engine:
         if self._lost:
             return Broken(f"{self._name} has lost the device that it computes on", REPLACED_AFTER_S)
         with self._lock:
-            retry_after_s = max(worker.answers.admission.retry_after_s() for worker in self._workers)
+            retry_after_s = max(worker.lane.admission.retry_after_s() for worker in self._answering)
         return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)
 
 

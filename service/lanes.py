@@ -78,7 +78,7 @@ class Share:
         self._answered_at = now
 
     def spent(self, began: float, now: float) -> None:
-        """Explanations computed from `began` to `now`."""
+        """From `began` to `now` a step of explanations was computed, or what its answer tells was made of them."""
         self._earn(now)
         if began - self._answered_at < QUIET_S:
             self._credit_s -= now - began

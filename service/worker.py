@@ -1,55 +1,51 @@
-"""A thread that computes what waits in its lanes, schedule → admit → step → deliver; nobody else touches its models."""
+"""A thread that computes what waits in its lane, schedule → admit → step → deliver; nobody else touches its model."""
 
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from models.errors import ComputeError, DeviceLost
-from models.task import Row
 from service.callers import Call, Caller, wake
-from service.lanes import Lane, Share, explains
-from service.metrics import Observer
+from service.lanes import Lane, Share
 
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Serves a lane of answers and, in the time that these leave, one of explanations.
+    """Serves a lane.
 
     What the callers' loops and the thread share is guarded by a lock of the engine's, which is never held while a model
     computes. A step that never returns cannot be interrupted; the thread is a daemon, so that the process can end.
 
     Args:
         name: for messages, logs and the thread.
-        answers: its model is not to be touched by anybody else from now on.
-        explanations: likewise.
+        lane: its model is not to be touched by anybody else from now on.
         lock: guards all that is shared.
-        observer: the model's metrics, which tell of answers alone.
+        observe: is told of every step, how many rows shared it and how many tokens only filled it up.
         leave: is called with the ids of requests whose caller's loop is closed.
         lose: is called when the device is lost, and ends all threads.
         niceness: how much more willingly than others the thread gives the processor away, on Linux.
+        share: when it may compute; always unless given.
     """
 
     def __init__(
         self,
         name: str,
-        answers: Lane,
-        explanations: Lane | None,
+        lane: Lane,
         *,
         lock: threading.RLock,
-        observer: Observer,
+        observe: Callable[[int, int], None],
         leave: Callable[[int], None],
         lose: Callable[[], None],
         niceness: int = 0,
+        share: Share | None = None,
     ) -> None:
-        self._name, self._observer, self._niceness = name, observer, niceness
-        self.answers, self.explanations = answers, explanations
-        self._lanes = [answers] if explanations is None else [answers, explanations]
-        self._share = Share()
+        self._name, self._observe, self._niceness, self._share = name, observe, niceness, share
+        self.lane = lane
         self._leave_request, self._lose = leave, lose
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
 
@@ -80,14 +76,10 @@ class Worker:
         if self.alive:
             _log.warning("%s: left behind a step that has not returned within %s s", self._name, timeout_s)
 
-    def lane(self, rows: Sequence[Row]) -> Lane:
-        """Where rows that are yielded together belong."""
-        return self.explanations if self.explanations is not None and explains(rows) else self.answers
-
     def submit(self, caller: Caller) -> None:
         """The caller's batch begins to wait; under the lock."""
         self._callers[caller.batch.request] = caller
-        self.lane(caller.batch.rows).submit(caller.batch)
+        self.lane.submit(caller.batch)
         self._changed.notify()
 
     def discard(self, request: int) -> None:
@@ -112,61 +104,56 @@ class Worker:
                 self._fail_all(error)
 
     def _turn(self) -> bool:
+        """Whether there may be another."""
+        rows = self.lane.rows
         with self._lock:
             while (idle_s := self._idle_s()) != 0:
                 self._changed.wait(idle_s)
             if self._stopping:
                 return False
-            arrived = [(lane.rows, lane.take()) for lane in self._lanes]
+            arrived = self.lane.take()
             gone, self._gone = self._gone, []
-        for rows, batches in arrived:
-            for batch in batches:
-                rows.enqueue(batch)
+        for batch in arrived:
+            rows.enqueue(batch)
         for request in gone:
-            for lane in self._lanes:
-                lane.rows.discard(request)
+            rows.discard(request)
         with self._lock:
-            for lane in self._lanes:
-                lane.book()
-        answers = self.answers.rows
-        padding_tokens = answers.padding_tokens
-        if answers and (stepped := self._iterate(self.answers)):
-            self._observer.step(stepped, answers.padding_tokens - padding_tokens)
-            self._share.answered(time.monotonic())
+            self.lane.book()
+            may_compute = bool(rows) and not self._paused_s()
+        if may_compute:
+            self._iterate()
         self._deliver()
-        began_at = time.monotonic()
-        if self.explanations and self.explanations.rows and not self._share.wait_s(began_at):
-            self._iterate(self.explanations)
-            self._share.spent(began_at, time.monotonic())
-            self._deliver()
         return True
-
-    def _iterate(self, lane: Lane) -> int:
-        """Schedule, admit and step; how many rows shared the step."""
-        started_at = time.monotonic()
-        joining = lane.rows.schedule()
-        with self._lock:
-            lane.book()
-        stepped = lane.rows.iterate(joining)
-        with self._lock:
-            lane.book(busy_s=time.monotonic() - started_at)
-        return stepped
 
     def _idle_s(self) -> float | None:
         """How long there is nothing to do, None for ever; under the lock."""
-        if self._stopping or self._gone or self.answers.rows or any(lane.arrived for lane in self._lanes):
+        if self._stopping or self._gone or self.lane.arrived:
             return 0
-        if self.explanations and self.explanations.rows:
-            return self._share.wait_s(time.monotonic())
-        return None
+        return self._paused_s() if self.lane.rows else None
+
+    def _paused_s(self) -> float:
+        """How long what waits may not compute; under the lock."""
+        return self._share.wait_s(time.monotonic()) if self._share else 0
+
+    def _iterate(self) -> None:
+        rows, started_at = self.lane.rows, time.monotonic()
+        padding_tokens = rows.padding_tokens
+        joining = rows.schedule()
+        with self._lock:
+            self.lane.book()
+        stepped = rows.iterate(joining)
+        ended_at = time.monotonic()
+        with self._lock:
+            self.lane.book(busy_s=ended_at - started_at)
+            if self._share:
+                self._share.spent(started_at, ended_at)
+        if stepped:
+            self._observe(stepped, rows.padding_tokens - padding_tokens)
 
     def _deliver(self) -> None:
-        settled, progress = [], []
-        for lane in self._lanes:
-            rows = lane.rows
-            settled += rows.settled
-            progress += rows.progress
-            rows.settled, rows.progress = [], []
+        rows = self.lane.rows
+        settled, rows.settled = rows.settled, []
+        progress, rows.progress = rows.progress, []
         if not settled and not progress:
             return
         with self._lock:
@@ -192,11 +179,9 @@ class Worker:
         with self._lock:
             callers = list(self._callers.values())
             self._gone = []
-            for lane in self._lanes:
-                lane.clear()
+            self.lane.clear()
         try:
-            for lane in self._lanes:
-                lane.rows.clear()
+            self.lane.rows.clear()
         except BaseException:  # noqa: BLE001 - see `_run`
             _log.exception("%s: the model cannot be reset", self._name)
         self._deliver()

@@ -152,12 +152,13 @@ def ask_and_leave(service: Service, callers: ExitStack) -> None:
 async def test_a_killed_replica_costs_no_answer(cluster: Service, http: httpx.Client) -> None:
     victim = named("ray::ServeReplica:slow", processes(cluster))[0]
     async with httpx.AsyncClient(base_url=cluster.url, timeout=60) as client:
-        calls = [asyncio.create_task(client.post(SLOW, json=REQUEST)) for _ in range(12)]
+        # Enough for four seconds: when HAProxy has just read its configuration anew, a look may take two.
+        calls = [asyncio.create_task(client.post(SLOW, json=REQUEST)) for _ in range(30)]
         await until(lambda: busy_rows(http) >= 8)
         victim.kill()
         statuses = [(await call).status_code for call in calls]
         statuses += [(await client.post(SLOW, json=REQUEST)).status_code for _ in range(10)]
-    assert statuses == [200] * 22, statuses
+    assert statuses == [200] * 40, statuses
     await until(lambda: len(samples(http, "heedful_model_info", model="slow")) == 2)
 
 

@@ -128,6 +128,19 @@ async def test_rows_that_explain_run_beside_those_that_answer(make: Callable[...
     assert len(explainer.admitted) == 1
 
 
+async def test_no_answer_waits_for_a_step_that_explains(make: Callable[..., Engine]) -> None:
+    explainer = Countdown()
+    explainer.gate = threading.Semaphore(0)
+    engine = make(Countdown(), explainer=explainer)
+    explanation = asyncio.ensure_future(engine.answer(ask(explaining(3))))
+    await until(lambda: explainer.gates_entered == 1)
+    async with asyncio.timeout(10):
+        assert (await engine.answer(ask(row(3))))[0] == [(2, 1, 0)]
+    assert not explanation.done()
+    explainer.gate.release(3)
+    await explanation
+
+
 async def test_an_explanation_that_fails_leaves_answers_alone(make: Callable[..., Engine]) -> None:
     engine = make(Countdown(), explainer=Countdown())
     with pytest.raises(ComputeError):
