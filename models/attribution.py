@@ -5,6 +5,7 @@ Pure NumPy, so that each can be tested by hand.
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -73,19 +74,17 @@ def rollout(start: Floats, attention: Floats) -> NDArray[np.float64]:
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's, with ties at their mean rank; None where there are too few values, or all of one side are equal."""
-    if len(first) < LEAST_RANKED:
+    if len(first) < LEAST_RANKED or len(set(first)) == 1 or len(set(second)) == 1:
         return None
-    ranks = np.stack([_ranks(np.asarray(values, np.float64)) for values in (first, second)])
-    if np.any(np.ptp(ranks, axis=1) == 0):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+    ranks = np.array([_ranks(first), _ranks(second)])
+    ranks -= ranks.mean(1, keepdims=True)
+    (own, shared), (_, other) = ranks @ ranks.T
+    return float(shared / np.sqrt(own * other))
 
 
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    ranks: NDArray[np.float64] = (last - (count - 1) / 2)[place]
-    return ranks
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
 
 
 def token_spans(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[Span | None]:
