@@ -32,9 +32,10 @@ from service.transport import (
     CLIENT_CLOSED_REQUEST,
     ClientGoneError,
     EventStream,
-    JsonRequest,
     RequestIds,
     deadline,
+    parsed,
+    read_body,
     unless_gone,
 )
 
@@ -184,12 +185,14 @@ def _handler(host: Host, card: ModelCard, settings: Settings) -> Handler:
             span.end(status)
             host.observer(card).request(status, time.perf_counter() - began)
 
-        limit = settings.limits.max_body_bytes
-        asked = JsonRequest(request.scope, request.receive, max_body_bytes=limit)
         response: Response
         try:
             with span.current():
-                response = await answer(asked, _validated(request_type, await asked.json()))
+                body = await read_body(request, settings.limits.max_body_bytes)
+                asked = _validated(request_type, parsed(body))
+                response = await answer(request, asked, len(body) > LONG_BODY_BYTES)
+        except ClientGoneError:
+            response = Response(status_code=CLIENT_CLOSED_REQUEST)
         except asyncio.CancelledError:
             count(CLIENT_CLOSED_REQUEST)
             raise
@@ -218,22 +221,20 @@ def _validated(request_type: type[BaseModel], body: Any) -> BaseModel:
         raise RequestValidationError(found) from None
 
 
-def _answering(host: Host, card: ModelCard, settings: Settings) -> Callable[[Request, BaseModel], Awaitable[Response]]:
+def _answering(
+    host: Host, card: ModelCard, settings: Settings
+) -> Callable[[Request, BaseModel, bool], Awaitable[Response]]:
     task = TASKS[card.task]
     response_type = TypeAdapter[Any](task.response_type)
 
-    async def answer(request: Request, body: BaseModel) -> Response:
+    async def answer(request: Request, body: BaseModel, is_long: bool) -> Response:
         if settings.log_text:
             note(request.scope, request=body.model_dump(mode="json", exclude_unset=True))
         until = deadline(request, settings.request_timeout_ms)
-        is_long = len(await request.body()) > LONG_BODY_BYTES
         call = Call(card, body, until, is_long=is_long, request_id=request.state.request_id)
-        try:
-            if isinstance(body, WritingRequest) and body.stream:
-                return await _stream(request, host.stream(call))
-            result, timing = await unless_gone(request, host.answer(call))
-        except ClientGoneError:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if isinstance(body, WritingRequest) and body.stream:
+            return await _stream(request, host.stream(call))
+        result, timing = await unless_gone(request, host.answer(call))
         timing_ms = {"queue": timing.queue_s * 1e3, "encode": timing.encode_s * 1e3, "decode": timing.decode_s * 1e3}
         if timing.explain_s:
             timing_ms["explain"] = timing.explain_s * 1e3

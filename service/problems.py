@@ -41,7 +41,7 @@ def problem(
     return Response(
         to_json(body, exclude_none=True),
         status,
-        headers={**(headers or {}), "X-Request-ID": request_id},
+        headers=headers,
         media_type="application/problem+json",
     )
 

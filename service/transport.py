@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +23,7 @@ MAX_TIMEOUT_MS = 600_000
 HEARTBEAT_S = 10.0  # below the idle timeouts of common proxies, which start at 30 s
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for the log and the metrics; nobody reads the response
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_JSON = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")
 
 R = TypeVar("R")
 
@@ -42,13 +43,15 @@ class RequestIds:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        # Not from the system's randomness: that call lets another thread go on, and an id keeps no secret.
+        made = f"{random.getrandbits(128):032x}"
+        request_id = given if _REQUEST_ID.fullmatch(given) else made
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 note(scope, status=message["status"])
             await send(message)
 
@@ -62,7 +65,8 @@ class RequestIds:
             note(scope, status=500)
             raise
         finally:
-            _log(scope["state"]["log"], (time.perf_counter() - began) * 1e3)
+            if logger.isEnabledFor(logging.INFO):
+                _log(scope["state"]["log"], (time.perf_counter() - began) * 1e3)
 
 
 def _log(fields: dict[str, Any], duration_ms: float) -> None:
@@ -72,57 +76,52 @@ def _log(fields: dict[str, Any], duration_ms: float) -> None:
     )
 
 
-class JsonRequest(Request):
-    """A request whose body must be JSON by RFC 8259, of at most `max_body_bytes`."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body of a request that says that it sends JSON.
 
-    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int) -> None:
-        super().__init__(scope, receive)
-        self._max_body_bytes = max_body_bytes
+    Raises:
+        HTTPException: 415 when the media type is not JSON, 400 when the body is empty, 413 as soon as it has more than
+            `max_bytes`, before the rest is read.
+        ClientGoneError: the caller hung up before its end.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not _JSON.fullmatch(media_type):
+        given = repr(media_type) if media_type else "none"
+        raise HTTPException(415, f"the header Content-Type must be application/json, got {given}")
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(int(announced), max_bytes)
+    chunks: list[bytes] = []
+    received, goes_on = 0, True
+    while goes_on:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunks.append(message.get("body", b""))
+        received += len(chunks[-1])
+        if received > max_bytes:
+            raise _too_large(received, max_bytes)
+        goes_on = message.get("more_body", False)
+    body = b"".join(chunks)
+    if not body:
+        raise HTTPException(400, "the body must be a JSON object, got an empty body")
+    return body
 
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """The body's chunks.
 
-        Raises:
-            HTTPException: 413 as soon as the limit is passed, before the rest is read.
-        """
-        announced = self.headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._max_body_bytes:
-            raise self._too_large(int(announced))
-        received = 0
-        async for chunk in super().stream():
-            received += len(chunk)
-            if received > self._max_body_bytes:
-                raise self._too_large(received)
-            yield chunk
+def _too_large(size: int, max_bytes: int) -> HTTPException:
+    return HTTPException(413, f"the body may have at most {max_bytes} bytes, got {size} or more")
 
-    async def body(self) -> bytes:
-        """The whole body.
 
-        Raises:
-            HTTPException: 415 when the media type is not JSON, 413 when it is too large, 400 when it is empty.
-        """
-        media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not re.fullmatch(r"application/([a-z0-9!#$&^_.+-]+\+)?json", media_type):
-            given = repr(media_type) if media_type else "none"
-            raise HTTPException(415, f"the header Content-Type must be application/json, got {given}")
-        body = await super().body()
-        if not body:
-            raise HTTPException(400, "the body must be a JSON object, got an empty body")
-        return body
+def parsed(body: bytes) -> Any:
+    """A body that is JSON by RFC 8259.
 
-    async def json(self) -> Any:
-        """The parsed body.
-
-        Raises:
-            HTTPException: 400 when it is not JSON; NaN, Infinity and lone surrogates are not.
-        """
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise HTTPException(400, f"the body is not JSON: {error}") from None
-
-    def _too_large(self, size: int) -> HTTPException:
-        return HTTPException(413, f"the body may have at most {self._max_body_bytes} bytes, got {size} or more")
+    Raises:
+        HTTPException: 400 when it is not JSON; NaN, Infinity and lone surrogates are not.
+    """
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
 
 
 def deadline(request: Request, default_ms: int) -> float:
@@ -131,7 +130,9 @@ def deadline(request: Request, default_ms: int) -> float:
     Raises:
         HTTPException: 422 when the header is not a whole number from 1 to `MAX_TIMEOUT_MS`.
     """
-    given = request.headers.get("x-request-timeout-ms", str(default_ms))
+    given = request.headers.get("x-request-timeout-ms")
+    if given is None:
+        return time.monotonic() + default_ms / 1e3
     if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_TIMEOUT_MS:
         raise HTTPException(
             422,
@@ -148,11 +149,13 @@ async def unless_gone(request: Request, work: Awaitable[R]) -> R:
     """
     answer = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request.receive))
+    gone.add_done_callback(lambda _: answer.cancel())
     try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientGoneError
-        return answer.result()
+        return await answer
+    except asyncio.CancelledError:
+        if gone.done():
+            raise ClientGoneError from None
+        raise
     finally:
         gone.cancel()
         answer.cancel()

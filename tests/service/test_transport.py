@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
 from service import transport
-from service.transport import CLIENT_CLOSED_REQUEST, EventStream
+from service.transport import CLIENT_CLOSED_REQUEST, ClientGoneError, EventStream, read_body, unless_gone
 
 
 class Reader:
@@ -79,3 +80,38 @@ async def test_a_reader_that_leaves_closes_the_source() -> None:
     await reader.read(endless())
     assert closed == [True]
     assert (reader.ended, reader.status) == (False, CLIENT_CLOSED_REQUEST)
+
+
+def request(*messages: Message) -> Request:
+    coming = iter(messages)
+
+    async def receive() -> Message:
+        return next(coming)
+
+    return Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+
+
+async def test_a_body_comes_in_parts_and_its_sender_may_hang_up_between_them() -> None:
+    parts = [{"type": "http.request", "body": body, "more_body": True} for body in (b"[1", b", 2")]
+    assert await read_body(request(*parts, {"type": "http.request", "body": b"]"}), 7) == b"[1, 2]"
+    with pytest.raises(ClientGoneError):
+        await read_body(request(*parts, {"type": "http.disconnect"}), 7)
+
+
+async def test_work_is_cancelled_when_its_caller_hangs_up_and_only_then() -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(ClientGoneError):
+        await unless_gone(request({"type": "http.disconnect"}), work())
+    assert ended.is_set()
+    waiting = asyncio.ensure_future(unless_gone(Request({"type": "http"}, Reader().receive), work()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
