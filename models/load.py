@@ -53,7 +53,9 @@ class _Parts(NamedTuple):
 
 
 BUDGET_TOKENS = 512
-"""One pass takes so many where the bundle does not say: more do not make it faster on two cores, only later."""
+"""One pass of the encoder of a generating model takes so many where the bundle does not say: more do not make it faster
+on two cores, only later. `models.encoder.Pace` says so of models of a single pass.
+"""
 
 
 def load(
@@ -144,7 +146,7 @@ def _load(
     footprint = Footprint(_weights_bytes(bundle, precision))
     if memory_bytes is not None:
         check_budget(bundle.manifest.name, footprint, slots, memory_bytes)
-    budget_tokens = budget_tokens or bundle.manifest.budget_tokens.get(device(), BUDGET_TOKENS)
+    budget_tokens = budget_tokens or bundle.manifest.budget_tokens.get(device())
     roles, generation = set(bundle.graphs(precision).graphs), bundle.manifest.generation
     show = partial(session, "explain") if "explain" in roles else None
     roles.discard("explain")
@@ -180,7 +182,7 @@ def _load(
         target_length=limits.max_new_tokens,
         slots=slots,
         resident=reads_caches_on_device(step),
-        budget_tokens=budget_tokens,
+        budget_tokens=budget_tokens or BUDGET_TOKENS,
     )
     whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step
     scorer = Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.encoder import MOST_PADDING, Encoder, _alike, _padding
+from models.encoder import LEAST_TOKENS, LONGEST_PASS_S, MOST_PADDING, MOST_TOKENS, Encoder, Pace, _alike, _padding
 from models.errors import BundleError
 from models.task import Cost, Row
 from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, TRANSLATION, run, session
@@ -62,6 +62,29 @@ def test_one_step_answers_every_row_and_empties_the_model() -> None:
     assert {(event.row, event.finish) for event in encoder.step()} == {(0, "stop"), (4, "stop")}
     assert encoder.room() == Cost(8, 100)
     assert encoder.step() == []
+
+
+def test_a_pass_takes_as_many_tokens_as_passes_of_late_did_in_the_time_that_one_may_take() -> None:
+    pace = Pace()
+    assert pace.tokens == MOST_TOKENS, "nothing is known yet"
+    for tokens in (10, 400):
+        pace.measure(tokens, tokens / 200 * LONGEST_PASS_S)
+    assert pace.tokens == 200
+    pace.measure(10, 100.0)
+    assert pace.tokens == LEAST_TOKENS
+    for _ in range(200):
+        pace.measure(400, LONGEST_PASS_S / 10)
+    assert pace.tokens == MOST_TOKENS
+
+
+def test_a_slow_model_without_a_budget_takes_less_after_its_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.encoder.LONGEST_PASS_S", 0.0)
+    slow, told = model(), model(budget_tokens=400)
+    for encoder, before, after in ((slow, MOST_TOKENS, LEAST_TOKENS), (told, 400, 400)):
+        assert encoder.room().tokens == before
+        encoder.admit({0: rows()[0]})
+        encoder.step()
+        assert encoder.room().tokens == after
 
 
 def test_dropped_and_forgotten_rows_are_not_computed() -> None:
