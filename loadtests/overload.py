@@ -11,7 +11,11 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,6 +25,8 @@ from loadtests.client import Told, closed_loop, for_seconds, overload, post
 from loadtests.peers.material import Material, prepare
 from loadtests.peers.traffic import draw, served
 from loadtests.peers.translation import ROUTE
+from models.load import Loaded, load
+from models.offline import answer_all
 from tests.serving import Service
 
 CALLERS = 32
@@ -114,6 +120,39 @@ def second(material: Material, runs: int, seconds: float) -> Measured:
     return of_runs(what, found[2], found[1], "requests/s", "one replica", bar=SECOND_BAR, client=client)
 
 
+_loaded: list[Loaded] = []
+"""The model of a process that has it alone."""
+
+
+def _open(bundle: Path) -> None:
+    _loaded.append(load(bundle, precision="int8", slots=CALLERS, threads=1))
+
+
+def _turn(bodies: list[dict[str, Any]]) -> float:
+    """Answers a second of the model alone."""
+    (loaded,) = _loaded
+    asked = [loaded.task.request_type.model_validate(body) for body in bodies]
+    began = time.perf_counter()
+    return len(list(answer_all(loaded, asked))) / (time.perf_counter() - began)
+
+
+def alone(material: Material, runs: int) -> Measured:
+    """The model alone in two processes beside one: without HTTP and Ray, so that the rest is the machine's."""
+    bodies = [text.body() for text in draw(material.checkpoint / "tokenizer.json", TEXTS // 2, seed=0)]
+    found: dict[int, list[float]] = {1: [], 2: []}
+    fresh, bundle = get_context("spawn"), material.bundle("int8")
+    with ExitStack() as stack:
+        processes = [stack.enter_context(ProcessPoolExecutor(1, fresh, _open, (bundle,))) for _ in range(2)]
+        for each in processes:
+            each.submit(_turn, bodies[:CALLERS]).result()
+        for _ in range(runs):
+            for count, per_s in found.items():
+                turns = [each.submit(_turn, bodies) for each in processes[:count]]
+                per_s.append(sum(turn.result() for turn in turns))
+    what = "the model alone, two processes"
+    return of_runs(what, found[2], found[1], "requests/s", "one process", bar=None, client=[0.0] * runs)
+
+
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +167,7 @@ def main() -> None:
     if options.what == "overload":
         lines = list(overloaded(material, options.runs, options.seconds))
     else:
-        lines = [second(material, options.runs, options.seconds)]
+        lines = [second(material, options.runs, options.seconds), alone(material, options.runs)]
     print(markdown(COLUMNS, [line.cells() for line in lines]))
 
 

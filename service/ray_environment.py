@@ -29,7 +29,7 @@ def prepare(run_folder: Path) -> None:
     has_haproxy = os.environ.get(SWITCH, "1" if sys.platform == "linux" else "0") == "1"
     if not has_haproxy:
         logger.warning("without HAProxy, which Ray has on Linux, requests pass Ray's own proxy, several times slower")
-    chosen = of_node() | _of_service(run_folder) if has_haproxy else _RAY | _WITHOUT_HAPROXY
+    chosen = _RAY | (_WITH_HAPROXY | _of_service(run_folder) if has_haproxy else _WITHOUT_HAPROXY)
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
 
@@ -55,10 +55,13 @@ _WITH_HAPROXY = {
     SWITCH: "1",
     "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
     # A request whose replica dies before the first byte is replayed on another: answering has no side effects. HAProxy
-    # can replay only what it has read whole, so it is told to; this variable is where an option fits in. A node that is
-    # cut off says nothing more, so its requests end when its checks have failed.
+    # can replay only what it has read whole, so it is told to; this variable is where options fit in. A machine that is
+    # cut off says nothing more, so its kernel is asked every two seconds and given up after ten. Not the health checks
+    # decide that (`on-marked-down shutdown-sessions`): a replica that is only slow misses them too, and when all are
+    # slow, their requests have nowhere else to go.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request"
-    "\n    default-server on-marked-down shutdown-sessions",
+    "\n    option srvtcpka\n    srvtcpka-idle 2s\n    srvtcpka-intvl 2s\n    srvtcpka-cnt 4"
+    "\n    default-server tcp-ut 10s",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
     # Every request would cost a datagram to a Python process; our own metrics count them.
@@ -68,7 +71,8 @@ _WITH_HAPROXY = {
 
 def of_node() -> dict[str, str]:
     """What every node of a cluster with HAProxy needs in its environment before `ray start`."""
-    return _RAY | _WITH_HAPROXY
+    # A worker goes on answering while the head is away; by default it ends itself after one minute.
+    return _RAY | _WITH_HAPROXY | {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
 
 
 def _of_service(folder: Path) -> dict[str, str]:

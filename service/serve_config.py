@@ -113,6 +113,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": settings.drain_timeout_s,
         "health_check_period_s": 5.0,
+        "logging_config": {"enable_access_log": False},  # ours has every request already
     }
 
 

@@ -51,6 +51,16 @@ def write_bundle(
     return folder
 
 
+def write_broken(folder: Path, name: str, **manifest: Any) -> Path:
+    """Write a bundle whose hashes are right and whose graph ONNX Runtime cannot load."""
+    write_bundle(folder, name, **manifest)
+    (folder / "forward.onnx").write_bytes(b"no graph at all")
+    fields = json.loads((folder / "bundle.json").read_text())
+    fields["precisions"]["fp32"]["graphs"]["forward"]["file"] = file(folder, "forward.onnx")
+    (folder / "bundle.json").write_text(json.dumps(fields))
+    return folder
+
+
 def file(folder: Path, path: str) -> dict[str, object]:
     """What the manifest says of a file as it is now."""
     content = (folder / path).read_bytes()

@@ -117,8 +117,8 @@ def samples(http: httpx.Client, name: str, **labels: str) -> dict[str, float]:
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 180) -> None:
-    """Wait for the condition, while calls go on."""
+    """Wait for the condition, which may ask and wait itself, while calls go on."""
     give_up = time.monotonic() + timeout_s
-    while not condition():
+    while not await asyncio.to_thread(condition):
         assert time.monotonic() < give_up, f"not within {timeout_s} s"
         await asyncio.sleep(0.02)

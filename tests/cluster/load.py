@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 
 CALLERS = 6
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,6 +50,7 @@ async def constant_load(url: str, body: object, *, callers: int = CALLERS) -> As
         finally:
             ended.set()
             await asyncio.gather(*tasks)
+            logger.info("%d answered, %d refused, %d lost", tally.answered, tally.refused.total(), len(tally.lost))
 
 
 async def _once(client: httpx.AsyncClient, url: str, body: object, tally: Tally) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,14 +96,20 @@ class Node:
         """Put it back."""
         _ip("link", "set", self.name, "up")
 
+    def processes(self) -> list[psutil.Process]:
+        """All that run in the namespace."""
+        listed = subprocess.run(["ip", "netns", "pids", self.name], check=False, capture_output=True, text=True)
+        found = []
+        for pid in listed.stdout.split():
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(int(pid)))
+        return found
+
     def kill(self) -> None:
         """End every process of the namespace at once, as when the machine loses power."""
-        listed = subprocess.run(["ip", "netns", "pids", self.name], check=False, capture_output=True, text=True)
-        for pid in listed.stdout.split():
-            try:
-                psutil.Process(int(pid)).kill()
-            except psutil.NoSuchProcess:
-                continue
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         for process in self.started:
             process.wait(30)
 

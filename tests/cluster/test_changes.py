@@ -1,7 +1,6 @@
 """A running service that changes under load: replicas come and go, versions follow one another, nothing is lost."""
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -15,12 +14,13 @@ from service.ray_environment import address_file
 from tests.cluster.conftest import QUICK, REQUEST, SLOW, named, processes, samples, until
 from tests.cluster.load import constant_load
 from tests.serving import HEEDFUL, Service, start, stop
-from tests.tiny import file, write_bundle
+from tests.tiny import write_broken, write_bundle
 
 pytestmark = [pytest.mark.cluster, pytest.mark.nightly]
 
 RARE = "/v1/recommendation/rare"
 POISON = 7
+STARVED_S = 8  # longer than two of the load balancer's checks
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_bundle(folder / f"quick-{version}", "quick", seed=version, version=str(version), poison=POISON)
     write_bundle(folder / "slow", "slow", products=8)
     write_bundle(folder / "rare", "rare")
-    broken = write_bundle(folder / "broken", "quick", version="4")
-    (broken / "forward.onnx").write_bytes(b"no graph at all")
-    manifest = json.loads((broken / "bundle.json").read_text())
-    manifest["precisions"]["fp32"]["graphs"]["forward"]["file"] = file(broken, "forward.onnx")
-    (broken / "bundle.json").write_text(json.dumps(manifest))
+    write_broken(folder / "broken", "quick", version="4")
     return folder
 
 
@@ -182,6 +178,22 @@ async def test_a_canary_answers_its_share_beside_the_stable_version(
     assert 30 <= len(canary) <= 90
     assert len(set(canary)) == 1
     assert set(tally.answers) == {stable, *canary}
+    assert tally.lost == []
+
+
+async def test_replicas_that_are_slow_for_some_seconds_keep_their_requests(service: Service) -> None:
+    """They miss the load balancer's checks, all of them at once, so that a request that is cut has nowhere to go."""
+    starved = named("ray::ServeReplica:models:", processes(service))
+    assert len(starved) == 2
+    async with constant_load(f"{service.url}{QUICK}", REQUEST, callers=16) as tally:
+        await until(lambda: tally.answered > 100)
+        for replica in starved:
+            replica.suspend()
+        await asyncio.sleep(STARVED_S)
+        for replica in starved:
+            replica.resume()
+        before = tally.answered
+        await until(lambda: tally.answered > before + 100)
     assert tally.lost == []
 
 

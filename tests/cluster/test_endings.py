@@ -1,7 +1,6 @@
 """Starting and ending: what was accepted is answered, what is new gets 503, and no process is left."""
 
 import asyncio
-import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.cluster.conftest import QUICK, REQUEST, SLOW, Begin, alive, processes, samples, until
 from tests.serving import Service
-from tests.tiny import file, write_bundle
+from tests.tiny import write_broken
 
 pytestmark = pytest.mark.cluster
 
@@ -104,11 +103,7 @@ async def test_a_signal_while_it_starts_ends_it(begin: Begin, config: Path) -> N
 
 
 def test_a_graph_that_cannot_be_loaded_is_one_sentence(begin: Begin, tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "bundle", "broken")
-    (folder / "forward.onnx").write_bytes(b"no graph at all")
-    manifest = json.loads((folder / "bundle.json").read_text())
-    manifest["precisions"]["fp32"]["graphs"]["forward"]["file"] = file(folder, "forward.onnx")
-    (folder / "bundle.json").write_text(json.dumps(manifest))
+    folder = write_broken(tmp_path / "bundle", "broken")
     service = begin(HEEDFUL_BUNDLES=str(tmp_path))
     assert service.process.wait(90) == 2
     (line,) = service.log.read_text().splitlines()
