@@ -50,7 +50,8 @@ async def constant_load(url: str, body: object, *, callers: int = CALLERS) -> As
         finally:
             ended.set()
             await asyncio.gather(*tasks)
-            logger.info("%d answered, %d refused, %d lost", tally.answered, tally.refused.total(), len(tally.lost))
+            refused, lost = tally.refused.total(), tally.lost
+            logger.info("%d answered, %d refused, %d lost: %s", tally.answered, refused, len(lost), lost[:CALLERS])
 
 
 async def _once(client: httpx.AsyncClient, url: str, body: object, tally: Tally) -> None:
