@@ -36,28 +36,28 @@ REQUESTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def ask(url: str, request: Mapping[str, Any], until: float, latencies_s: list[float]) -> None:
-    """One request after the other, and how long each took."""
+def ask(url: str, request: Mapping[str, Any], until: float, answered: list[tuple[float, float]]) -> None:
+    """One request after the other: when each was answered, and how long it took."""
     with httpx.Client(timeout=GIVE_UP_S) as http:
         while time.perf_counter() < until:
             began = time.perf_counter()
             http.post(url, json=request).raise_for_status()
-            latencies_s.append(time.perf_counter() - began)
+            answered.append((time.perf_counter(), time.perf_counter() - began))
 
 
 def phase(url: str, task: str, seconds: float, callers: int, explainers: int) -> tuple[list[float], int]:
-    """Latencies of the callers, in seconds, and how many explanations were answered meanwhile."""
-    latencies_s: list[float] = []
-    explained_s: list[float] = []
+    """Latencies of the callers, in seconds, and how many explanations were answered while they called."""
+    answered: list[tuple[float, float]] = []
+    explained: list[tuple[float, float]] = []
     until, route = time.perf_counter() + seconds, f"{url}/v1/{task}"
     explain = {**REQUESTS[task], "explain": {"method": METHODS}}
-    threads = [threading.Thread(target=ask, args=(route, REQUESTS[task], until, latencies_s)) for _ in range(callers)]
-    threads += [threading.Thread(target=ask, args=(route, explain, until, explained_s)) for _ in range(explainers)]
+    threads = [threading.Thread(target=ask, args=(route, REQUESTS[task], until, answered)) for _ in range(callers)]
+    threads += [threading.Thread(target=ask, args=(route, explain, until, explained)) for _ in range(explainers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return latencies_s, len(explained_s)
+    return [latency_s for _, latency_s in answered], sum(ended <= until for ended, _ in explained)
 
 
 def measure(url: str, task: str, options: argparse.Namespace) -> str:

@@ -50,6 +50,7 @@ def one_queue(servers: int = CORES, *, speedup: float = 1.0, shortest_first: boo
                 heapq.heappush(waiting, (needed_s[coming] if shortest_first else coming, coming))
                 coming += 1
             _, taken = heapq.heappop(waiting)
+            now_s = max(now_s, at_s[taken])
             heapq.heappush(free_s, now_s + needed_s[taken])
             latencies[taken] = now_s + needed_s[taken] - at_s[taken]
         return latencies

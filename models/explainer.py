@@ -55,7 +55,7 @@ class Explainer:
             self._scorer.admit(scored)
 
     def step(self) -> Sequence[Event]:
-        """The attention of a single row, or else a step of the scorer: little at a time, since answers wait for it."""
+        """The attention of a single row, or else a step of the scorer: little, so that others have their turn."""
         if not self._shown:
             return self._scorer.step()
         id_, row = next(iter(self._shown.items()))

@@ -21,7 +21,7 @@ from models.task import Model, Task
 from models.tasks import TASKS
 
 EXPLAINED_TOKENS = 128
-"""Tokens that are read at once to explain an answer: few, since an answer that arrives meanwhile waits so long."""
+"""Tokens that are read at once to explain an answer: few, since answers share the processor with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

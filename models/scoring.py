@@ -13,7 +13,7 @@ from models.session import Binding, Session
 from models.task import Array, Cost, Event, Row, RowId, Tokens
 
 MOST_ROWS = 4
-"""Rows of a step. Few, since an answer that arrives meanwhile has to wait for the step's end."""
+"""Rows of a step. Few, so that a step is short: an answer that arrives meanwhile shares the processor with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -81,18 +81,16 @@ class Engine:
         self._stopping = False
         self._lost = False
 
-        worker = partial(Worker, lock=self._lock, observe=self._observe, leave=self._leave, lose=self._lose)
-        self._worker = worker(name, Lane(model, name, limits))
+        self._share = Share()
+        worker = partial(Worker, lock=self._lock, share=self._share, leave=self._leave, lose=self._lose)
+        self._worker = worker(name, Lane(model, name, limits), observer=observer)
         self._long = None
         if long is not None:
-            self._long = worker(f"{name}-long", Lane(long, name, limits), niceness=LONG_NICENESS)
-        self._share = Share()
+            lane = Lane(long, name, limits)
+            self._long = worker(f"{name}-long", lane, observer=observer, niceness=LONG_NICENESS)
+        lane = Lane(explainer, name, limits)
         self._explaining = worker(
-            f"{name}-explaining",
-            Lane(explainer, name, limits),
-            observe=lambda _rows, _padding: None,
-            niceness=EXPLAINING_NICENESS,
-            share=self._share,
+            f"{name}-explaining", lane, observer=None, explains=True, niceness=EXPLAINING_NICENESS
         )
         self._answering = [self._worker] if self._long is None else [self._worker, self._long]
         self._workers = [*self._answering, self._explaining]
@@ -187,8 +185,9 @@ class Engine:
     def stop(self) -> None:
         """End the threads after their present step, and block so long; whatever is not answered gets `Draining`."""
         self._end()
+        give_up = time.monotonic() + STOP_TIMEOUT_S
         for worker in self._workers:
-            worker.join(STOP_TIMEOUT_S)
+            worker.join(max(0.0, give_up - time.monotonic()))
 
     def _lose(self) -> None:
         """End all threads for good: whoever asks for our health then has the process replaced."""
@@ -204,11 +203,6 @@ class Engine:
                 worker.stop()
         for lost in wake((caller, partial(caller.settle, self._refusal())) for caller in callers):
             self._leave(lost.batch.request)
-
-    def _observe(self, rows: int, padding_tokens: int) -> None:
-        self._observer.step(rows, padding_tokens)
-        with self._lock:
-            self._share.answered(time.monotonic())
 
     # The caller's side, in the caller's event loop.
 

@@ -133,7 +133,7 @@ class _Running:
 
 
 class LocalHost:
-    """Models that run in this process, one engine thread each.
+    """Models that run in this process, an engine each.
 
     Args:
         settings: which models, and how.

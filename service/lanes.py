@@ -16,6 +16,9 @@ QUIET_S = 0.1
 MOST_CREDIT_S = 0.02
 """What unused time adds up to at most: a step or two."""
 
+MOST_DEBT_S = 0.5
+"""What they owe at most, a pause of ten seconds: the clock that they are charged by also counts what others did."""
+
 
 class Lane:
     """Rows of one kind with the books on what waits. Only its worker's thread touches `rows`, but for counting.
@@ -71,21 +74,28 @@ class Share:
     def __init__(self) -> None:
         self._credit_s = 0.0
         self._counted_until = self._answered_at = float("-inf")
+        self._answering = 0
+
+    def answering(self, now: float) -> None:
+        """An iteration with answers begins."""
+        self._earn(now)
+        self._answering += 1
 
     def answered(self, now: float) -> None:
-        """An iteration with answers is over."""
+        """It is over."""
         self._earn(now)
+        self._answering -= 1
         self._answered_at = now
 
     def spent(self, began: float, now: float) -> None:
         """From `began` to `now` a step of explanations was computed, or what its answer tells was made of them."""
         self._earn(now)
-        if began - self._answered_at < QUIET_S:
-            self._credit_s -= now - began
+        if self._answering or began - self._answered_at < QUIET_S:
+            self._credit_s = max(self._credit_s - (now - began), -MOST_DEBT_S)
 
     def wait_s(self, now: float) -> float:
-        """Seconds until explanations may compute; 0 when they may."""
-        quiet_s = self._answered_at + QUIET_S - now
+        """Seconds until it is worth to ask again; 0 when explanations may compute."""
+        quiet_s = QUIET_S if self._answering else self._answered_at + QUIET_S - now
         self._earn(now)
         return max(0.0, min(quiet_s, -self._credit_s / SHARE))
 

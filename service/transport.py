@@ -153,7 +153,8 @@ async def unless_gone(request: Request, work: Awaitable[R]) -> R:
     try:
         return await answer
     except asyncio.CancelledError:
-        if gone.done():
+        task = asyncio.current_task()
+        if gone.done() and not (task and task.cancelling()):
             raise ClientGoneError from None
         raise
     finally:

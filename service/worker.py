@@ -11,6 +11,7 @@ from functools import partial
 from models.errors import ComputeError, DeviceLost
 from service.callers import Call, Caller, wake
 from service.lanes import Lane, Share
+from service.metrics import Observer
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +26,12 @@ class Worker:
         name: for messages, logs and the thread.
         lane: its model is not to be touched by anybody else from now on.
         lock: guards all that is shared.
-        observe: is told of every step, how many rows shared it and how many tokens only filled it up.
+        observer: is told of every step; None where nobody counts them.
         leave: is called with the ids of requests whose caller's loop is closed.
         lose: is called when the device is lost, and ends all threads.
         niceness: how much more willingly than others the thread gives the processor away, on Linux.
-        share: when it may compute; always unless given.
+        share: of the time between answers and explanations, the same for all of an engine's workers.
+        explains: the lane's rows explain answers, and compute when the share lets them.
     """
 
     def __init__(
@@ -38,13 +40,15 @@ class Worker:
         lane: Lane,
         *,
         lock: threading.RLock,
-        observe: Callable[[int, int], None],
+        observer: Observer | None,
         leave: Callable[[int], None],
         lose: Callable[[], None],
+        share: Share,
+        explains: bool = False,
         niceness: int = 0,
-        share: Share | None = None,
     ) -> None:
-        self._name, self._observe, self._niceness, self._share = name, observe, niceness, share
+        self._name, self._observer, self._niceness = name, observer, niceness
+        self._share, self._explains = share, explains
         self.lane = lane
         self._leave_request, self._lose = leave, lose
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
@@ -74,7 +78,7 @@ class Worker:
         if self.alive:
             self._thread.join(timeout_s)
         if self.alive:
-            _log.warning("%s: left behind a step that has not returned within %s s", self._name, timeout_s)
+            _log.warning("%s: left behind a step that does not return", self._name)
 
     def submit(self, caller: Caller) -> None:
         """The caller's batch begins to wait; under the lock."""
@@ -133,7 +137,7 @@ class Worker:
 
     def _paused_s(self) -> float:
         """How long what waits may not compute; under the lock."""
-        return self._share.wait_s(time.monotonic()) if self._share else 0
+        return self._share.wait_s(time.monotonic()) if self._explains else 0
 
     def _iterate(self) -> None:
         rows, started_at = self.lane.rows, time.monotonic()
@@ -141,14 +145,21 @@ class Worker:
         joining = rows.schedule()
         with self._lock:
             self.lane.book()
-        stepped = rows.iterate(joining)
-        ended_at = time.monotonic()
+            if not self._explains:
+                self._share.answering(started_at)
+        try:
+            stepped = rows.iterate(joining)
+        finally:
+            ended_at = time.monotonic()
+            with self._lock:
+                if self._explains:
+                    self._share.spent(started_at, ended_at)
+                else:
+                    self._share.answered(ended_at)
         with self._lock:
             self.lane.book(busy_s=ended_at - started_at)
-            if self._share:
-                self._share.spent(started_at, ended_at)
-        if stepped:
-            self._observe(stepped, rows.padding_tokens - padding_tokens)
+        if stepped and self._observer is not None:
+            self._observer.step(stepped, rows.padding_tokens - padding_tokens)
 
     def _deliver(self) -> None:
         rows = self.lane.rows

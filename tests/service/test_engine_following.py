@@ -133,12 +133,32 @@ async def test_no_answer_waits_for_a_step_that_explains(make: Callable[..., Engi
     explainer.gate = threading.Semaphore(0)
     engine = make(Countdown(), explainer=explainer)
     explanation = asyncio.ensure_future(engine.answer(ask(explaining(3))))
-    await until(lambda: explainer.gates_entered == 1)
-    async with asyncio.timeout(10):
-        assert (await engine.answer(ask(row(3))))[0] == [(2, 1, 0)]
-    assert not explanation.done()
-    explainer.gate.release(3)
+    try:
+        await until(lambda: explainer.gates_entered == 1)
+        async with asyncio.timeout(10):
+            assert (await engine.answer(ask(row(3))))[0] == [(2, 1, 0)]
+        assert not explanation.done()
+    finally:
+        explainer.gate.release(3)
     await explanation
+
+
+async def test_explanations_wait_while_an_answer_is_computed_and_go_on_after_it(make: Callable[..., Engine]) -> None:
+    model, explainer = Countdown(), Countdown()
+    model.gate = threading.Semaphore(0)
+    explainer.step_s = 0.02
+    engine = make(model, explainer=explainer)
+    answer = asyncio.ensure_future(engine.answer(ask(row(1))))
+    try:
+        await until(lambda: model.gates_entered == 1)
+        explanation = asyncio.ensure_future(engine.answer(ask(explaining(20))))
+        await asyncio.sleep(0.5)
+        assert len(explainer.stepped) <= 4
+    finally:
+        model.gate.release(1)
+    await answer
+    await explanation
+    assert len(explainer.stepped) == 20
 
 
 async def test_an_explanation_that_fails_leaves_answers_alone(make: Callable[..., Engine]) -> None:
