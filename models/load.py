@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from models.budget import Footprint, check_budget
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
 from models.caches import reads_caches_on_device, slot_bytes
-from models.encoder import Encoder
+from models.encoder import MOST_TOKENS, Encoder
 from models.errors import BundleError
 from models.explainer import Explainer
 from models.head import ShortHead
@@ -50,12 +50,6 @@ class _Parts(NamedTuple):
     explainer: Explainer
     long: Model | None
     footprint: Footprint
-
-
-BUDGET_TOKENS = 512
-"""One pass of the encoder of a generating model takes so many where the bundle does not say: more do not make it faster
-on two cores, only later. `models.encoder.Pace` says so of models of a single pass.
-"""
 
 
 def load(
@@ -182,7 +176,7 @@ def _load(
         target_length=limits.max_new_tokens,
         slots=slots,
         resident=reads_caches_on_device(step),
-        budget_tokens=budget_tokens or BUDGET_TOKENS,
+        budget_tokens=budget_tokens or MOST_TOKENS,
     )
     whole: Callable[[], Session] = partial(session, "step") if shortlist else lambda: step
     scorer = Scorer(encoder, whole, generation, budget_tokens=EXPLAINED_TOKENS)
