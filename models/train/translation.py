@@ -1,5 +1,6 @@
 """Trains a small Marian translator from English to French on everyday sentences and on debates of a parliament."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +23,25 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 PAD_ID, END_ID = 0, 1
 SPECIAL_TOKENS = [PAD, END, UNKNOWN]
 
-EUROPARL_MAX_WORDS = 40
-EUROPARL_SHARE = 0.6
 BATCH_TOKENS = 1000
 LABEL_SMOOTHING = 0.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """`steps` updates, in which sentences of Europarl of so many words are that share of the tokens."""
+
+    steps: int
+    europarl_max_words: int
+    europarl_share: float
+    dropout: float
+
+
+# Short sentences cost little, and from them a new model learns words; how a long one is built comes after.
+STAGES = (
+    Stage(steps=6_000, europarl_max_words=20, europarl_share=0.2, dropout=0.05),
+    Stage(steps=13_580, europarl_max_words=40, europarl_share=0.6, dropout=0.0),
+)
 
 
 def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
@@ -70,8 +86,10 @@ class Translation:
 
     optimization = Optimization(peak_lr=1e-3, warmup=0.05)
 
-    def __init__(self, everyday: Sequence[data.Pair], parliament: Sequence[data.Pair], tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, everyday: Sequence[data.Pair], parliament: Sequence[data.Pair], tokenizer: Tokenizer, stage: Stage
+    ) -> None:
+        self.tokenizer, self.stage = tokenizer, stage
         self.everyday, self.parliament = self._encode(everyday), list(parliament)
         self.model = MarianMTModel(
             MarianConfig(
@@ -85,7 +103,7 @@ class Translation:
                 decoder_ffn_dim=1024,
                 max_position_embeddings=MAX_LENGTH,
                 activation_function="swish",
-                dropout=0.0,
+                dropout=stage.dropout,
                 scale_embedding=True,
                 share_encoder_decoder_embeddings=True,
                 tie_word_embeddings=True,
@@ -108,8 +126,9 @@ class Translation:
         self.hyperparameters: Mapping[str, Any] = {
             "batch_tokens": BATCH_TOKENS,
             "label_smoothing": LABEL_SMOOTHING,
-            "europarl_share_of_tokens": EUROPARL_SHARE,
-            "europarl_max_words": EUROPARL_MAX_WORDS,
+            "europarl_share_of_tokens": stage.europarl_share,
+            "europarl_max_words": stage.europarl_max_words,
+            "dropout": stage.dropout,
         }
 
     def _encode(self, pairs: Sequence[data.Pair]) -> list[tuple[list[int], list[int]]]:
@@ -120,7 +139,8 @@ class Translation:
 
     def plan(self, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
         """All of Tatoeba and a sample of Europarl in batches of similar length; at most BATCH_TOKENS on either side."""
-        wanted = EUROPARL_SHARE / (1 - EUROPARL_SHARE) * sum(len(target) for _, target in self.everyday)
+        share = self.stage.europarl_share
+        wanted = share / (1 - share) * sum(len(target) for _, target in self.everyday)
         sample: list[tuple[list[int], list[int]]] = []
         order = rng.permutation(len(self.parliament))
         for start in range(0, len(order), 1000):
@@ -168,14 +188,14 @@ def _pad(rows: Sequence[list[int]]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=PAD_ID)
 
 
-def prepare(directory: Path, out: Path) -> Translation:
-    """The recipe for the data in `directory`; the vocabulary in `out` is used again where there is one."""
+def prepare(directory: Path, out: Path, stage: Stage) -> Translation:
+    """The recipe of a stage for the data in `directory`; the vocabulary in `out` is used again where there is one."""
     everyday = data.read_translation(directory / data.TATOEBA_TRAIN)
-    parliament = data.read_translation(directory / data.EUROPARL_TRAIN, max_words=EUROPARL_MAX_WORDS)
+    parliament = data.read_translation(directory / data.EUROPARL_TRAIN, max_words=stage.europarl_max_words)
     vocabulary = out / TOKENIZER_FILE
     if vocabulary.exists():
         tokenizer = Tokenizer.from_file(str(vocabulary))
     else:
         sample = [*everyday, *parliament[:: max(1, len(parliament) // 60_000)]]
         tokenizer = train_tokenizer(text for pair in sample for text in (pair.source, pair.target))
-    return Translation(everyday, parliament, tokenizer)
+    return Translation(everyday, parliament, tokenizer, stage)
