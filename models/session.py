@@ -246,6 +246,9 @@ def open_graph(
 def open_plain(path: Path, *, threads: int = 1, lean: bool = False, memory_bytes: int | None = None) -> Session:
     """Load the graph at `path`, whatever its signature is.
 
+    Nothing is kept of the shapes that come by. By itself ONNX Runtime keeps a plan for each of them and takes memory by
+    it in one piece; rows side by side have thousands of shapes, so that the pieces fit each other badly.
+
     Raises:
         BundleError: ONNX Runtime refuses the graph.
     """
@@ -253,6 +256,7 @@ def open_plain(path: Path, *, threads: int = 1, lean: bool = False, memory_bytes
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1" if lean else "0")
     on_cuda = provider() == "CUDAExecutionProvider"

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from models.bundle import MANIFEST, open_bundle, sha256_of
 from models.errors import BundleError
+from models.packing import pack
 from models.session import open_session
-from tests.models.embedded import RECOMMENDATION, opened, session
+from models.task import Row
+from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, opened, session
 
 Change = Callable[[Path, dict[str, Any]], None]
 
@@ -107,3 +110,15 @@ def test_only_contiguous_memory_is_bound() -> None:
     forward = session(RECOMMENDATION, "forward")
     with pytest.raises(ValueError, match="C-contiguous"):
         forward.bind({"tokens": np.arange(10)[::2]}, {})
+
+
+def test_memory_does_not_grow_with_the_shapes_that_come_by() -> None:
+    forward = open_session(opened(QUESTION_ANSWERING), "int8", "forward")
+
+    def resident_after(lengths: range) -> int:
+        for length in lengths:
+            forward.run(pack([Row(np.full(length, 5))]).feeds(forward.inputs))
+        return psutil.Process().memory_info().rss
+
+    before = resident_after(range(384, 385))  # the longest one, so that no room is lacking afterwards
+    assert resident_after(range(200, 384, 8)) - before < 8 * 2**20
