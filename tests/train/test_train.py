@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import lzma
 from pathlib import Path
 
 import numpy as np
@@ -25,47 +24,9 @@ from models.train.curve import main as draw  # noqa: E402
 from models.train.loop import Budget, Trainer, batches_by_length, learning_rate, seed_everything  # noqa: E402
 from models.train.neighbours import DECAY, PRIOR, count_neighbours  # noqa: E402
 from models.train.question_answering import encoder_directory, encoder_tokenizer  # noqa: E402
+from tests.train.rows import ABSTRACT, CONTEXT, write_xz  # noqa: E402
 
 BUNDLES = Path(models.__file__).parent / "bundles"
-SENTENCES = [
-    ("The cat sleeps.", "Le chat dort."),
-    ("I have two dogs.", "J'ai deux chiens."),
-    ("Where is the station?", "Où est la gare ?"),
-    ("It's raining.", "Il pleut."),
-]
-ABSTRACT = "We show that a graph of bounded degree has a small separator. The proof uses a random walk on the vertices."
-CONTEXT = "The river Seine flows through Paris. Paris lies in France, and the Seine ends at Le Havre."
-
-
-def write_xz(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lzma.open(path, "wt", encoding="utf-8") as stream:
-        stream.write(text)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with a few rows in each file."""
-    root = tmp_path_factory.mktemp("data")
-    pairs = "".join(f"{english}\t{french}\n" for english, french in SENTENCES * 5)
-    write_xz(root / data.TATOEBA_TRAIN, pairs)
-    write_xz(root / data.EUROPARL_TRAIN, pairs)
-    papers = "".join(f"{n}\t2020-01-01\tmath.CO\tSmall separators {n}\t{ABSTRACT}\n" for n in range(30))
-    write_xz(root / data.arxiv_file("train"), papers)
-    answers = [{"answer_start": 30, "text": "Paris", "all_starts": [30, 37]}]
-    question = {"id": "1", "question": "Which city is on the Seine?", "answers": answers}
-    squad = {"data": [{"paragraphs": [{"context": CONTEXT, "qas": [question] * 8}]}]}
-    write_xz(root / data.SQUAD_TRAIN, json.dumps(squad))
-    header = "InvoiceNo\tStockCode\tDescription\tQuantity\tInvoiceDate\tUnitPrice\tCustomerID\tCountry\n"
-    lines = [
-        f"5{c:02}{i // 4}\t{i:05}\tRED TOY {i}\t1\t2011-01-{i + 1:02} 08:00:00\t2.5\t{c}\tFrance\n"
-        for c in range(12)
-        for i in range(10)
-    ]
-    returned = "C99\t00001\tRED TOY 1\t-1\t2011-03-01 08:00:00\t2.5\t1\tFrance\n"
-    postage = "".join(f"5{c:02}\tPOST\tPOSTAGE\t1\t2011-03-02 08:00:00\t2.5\t{c}\tFrance\n" for c in range(12))
-    write_xz(root / data.ONLINE_RETAIL, header + "".join(reversed(lines)) + returned + postage)
-    return root
 
 
 def train(task: str, directory: Path, out: Path, steps: int) -> dict[str, object]:
