@@ -88,8 +88,7 @@ def _train(module: ModuleType, options: argparse.Namespace) -> None:
         preparation_s = time.monotonic() - started
         budget = part.budget(minutes=minutes, steps=options.steps, spent_s=preparation_s)
         describe = {
-            "task": options.task,
-            "trained": part.name,
+            "task": part.name,
             "data_sha256": hashes,
             "budget": {"minutes": minutes, "steps": options.steps},
             "start_from": bundle and f"{bundle.manifest.name} {bundle.manifest.version}",

@@ -77,9 +77,9 @@ def test_stages_follow_each_other_with_a_learning_rate_of_their_own(
     ])  # fmt: skip
     assert same(updates.before[2], weights(tmp_path / "stage-1"))
     assert not same(updates.before[2], updates.before[0])
-    assert (report["trained"], report["steps"]) == ("question-answering, stage 2 of 2", 3)
+    assert (report["task"], report["steps"]) == ("question-answering, stage 2 of 2", 3)
     earlier = json.loads((tmp_path / "stage-1" / "training.json").read_text())
-    assert (earlier["trained"], earlier["steps"]) == ("question-answering, stage 1 of 2", 2)
+    assert (earlier["task"], earlier["steps"]) == ("question-answering, stage 1 of 2", 2)
     assert (earlier["hyperparameters"]["whole_share"], report["hyperparameters"]["whole_share"]) == (0.15, 0.35)
 
 
@@ -104,7 +104,7 @@ def test_whichever_stage_is_interrupted_the_training_ends_with_the_same_weights(
 
 def test_a_training_from_a_bundle_has_the_last_stage_alone(directory: Path, tmp_path: Path, updates: Updates) -> None:
     report = train("translation", directory, tmp_path, 2, "--start-from", str(BUNDLE))
-    assert (report["trained"], report["steps"]) == ("translation, stage 2 of 2", 2)
+    assert (report["task"], report["steps"]) == ("translation, stage 2 of 2", 2)
     train("translation", directory, tmp_path, 3)
     assert updates.stages == [translation.STAGES[-1]] * 3
 
