@@ -60,19 +60,29 @@ _WITH_HAPROXY = {
     # decide that (`on-marked-down shutdown-sessions`): a replica that is only slow misses them too, and when all are
     # slow, their requests have nowhere else to go.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request"
-    "\n    option srvtcpka\n    srvtcpka-idle 2s\n    srvtcpka-intvl 2s\n    srvtcpka-cnt 4"
-    "\n    default-server tcp-ut 10s",
+    "\n    option srvtcpka\n    srvtcpka-idle 2s\n    srvtcpka-intvl 2s\n    srvtcpka-cnt 4",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
+    # Three times in a row not ready, after 5 s each by default, and one that starts is killed and begun again: a busy
+    # machine takes longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
     # Every request would cost a datagram to a Python process; our own metrics count them.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
 }
 
+_OF_SEVERAL_MACHINES = {
+    # A kernel is asked only while nothing waits for its acknowledgement: what is sent on an open connection to a
+    # machine that has just been cut off would wait for a quarter of an hour (HAProxy 2.8 ignores `tcp-ut` in
+    # `default-server`). So each request opens a connection, which is given up after five seconds if none accepts it.
+    "RAY_SERVE_HAPROXY_RETRY_ON": _WITH_HAPROXY["RAY_SERVE_HAPROXY_RETRY_ON"] + "\n    option http-server-close",
+    # A worker goes on answering while the head is away; by default it ends itself after one minute.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+
 
 def of_node() -> dict[str, str]:
     """What every node of a cluster with HAProxy needs in its environment before `ray start`."""
-    # A worker goes on answering while the head is away; by default it ends itself after one minute.
-    return _RAY | _WITH_HAPROXY | {"RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+    return _RAY | _WITH_HAPROXY | _OF_SEVERAL_MACHINES
 
 
 def _of_service(folder: Path) -> dict[str, str]:

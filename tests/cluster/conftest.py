@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.tiny import write_bundle
 
 QUICK, SLOW = "/v1/recommendation", "/v1/recommendation/slow"
 REQUEST = {"inputs": {"history": ["i1"]}}
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it says every request, and hides what became of them
 PRODUCTS = 12  # of the slow model: a quarter of a second a pass, so that a test can look while it runs
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -22,11 +23,13 @@ class Tally:
         answers: how often each body came with a 200.
         refused: how often each status came with `Retry-After`.
         lost: everything else, with what was seen of it.
+        longest_s: how long the slowest answer took.
     """
 
     answers: Counter[str] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
+    longest_s: float = 0.0
 
     @property
     def answered(self) -> int:
@@ -51,10 +54,12 @@ async def constant_load(url: str, body: object, *, callers: int = CALLERS) -> As
             ended.set()
             await asyncio.gather(*tasks)
             refused, lost = tally.refused.total(), tally.lost
-            logger.info("%d answered, %d refused, %d lost: %s", tally.answered, refused, len(lost), lost[:CALLERS])
+            said = "%d answered, the slowest after %.1f s, %d refused, %d lost: %s"
+            logger.info(said, tally.answered, tally.longest_s, refused, len(lost), lost[:CALLERS])
 
 
 async def _once(client: httpx.AsyncClient, url: str, body: object, tally: Tally) -> None:
+    asked = time.monotonic()
     try:
         answer = await client.post(url, json=body)
     except httpx.HTTPError as error:
@@ -62,6 +67,7 @@ async def _once(client: httpx.AsyncClient, url: str, body: object, tally: Tally)
         return
     if answer.status_code == 200:
         tally.answers[answer.text] += 1
+        tally.longest_s = max(tally.longest_s, time.monotonic() - asked)
     elif answer.status_code in {429, 503} and int(answer.headers.get("retry-after", 0)) >= 1:
         tally.refused[answer.status_code] += 1
     else:

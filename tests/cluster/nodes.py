@@ -1,6 +1,7 @@
 """Several Ray nodes on one machine, each in a network namespace with an address of its own behind a bridge."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from service.ray_environment import of_node
 RAY = Path(sys.executable).with_name("ray")
 GCS_PORT = 6379
 OBJECT_STORE_BYTES = 100_000_000
+TOKEN = secrets.token_hex(32)  # of the clusters of this run: whoever runs the tests may have none of their own
 
 
 def why_not() -> str | None:
@@ -74,7 +76,7 @@ class Node:
             "SERVER_STATE_BASE": "",
         }
         own = {f"RAY_SERVE_HAPROXY_{name}": str(self.folder / path) for name, path in files.items()}
-        return {**os.environ, **of_node(), **own, "RAY_health_check_period_ms": "1000"}
+        return {**os.environ, **of_node(), **own, "RAY_health_check_period_ms": "1000", "RAY_AUTH_TOKEN": TOKEN}
 
     def start_ray(self, *arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Ray on this node, with two cores, until the process is killed."""
@@ -86,7 +88,9 @@ class Node:
 
     def is_up(self) -> bool:
         """Whether Ray has started here."""
-        return "block forever" in (self.folder / "ray.log").read_text()
+        said = (self.folder / "ray.log").read_text()
+        assert self.started[-1].poll() is None, said
+        return "block forever" in said
 
     def cut(self) -> None:
         """Pull the cable."""
