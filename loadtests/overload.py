@@ -23,8 +23,7 @@ import psutil
 from loadtests.bars import COLUMNS, Measured, hardware, markdown, of_runs
 from loadtests.client import Told, closed_loop, for_seconds, overload, post
 from loadtests.peers.material import Material, prepare
-from loadtests.peers.traffic import draw, served
-from loadtests.peers.translation import ROUTE
+from loadtests.peers.traffic import ROUTE, draw, served
 from models.load import Loaded, load
 from models.offline import answer_all
 from tests.serving import Service

@@ -24,9 +24,8 @@ from loadtests import client
 from loadtests.bars import hardware, markdown
 from loadtests.fleets import show
 from loadtests.peers.material import Material, prepare
+from loadtests.peers.traffic import ROUTE, draw, served
 from loadtests.peers.traffic import Asked as Text
-from loadtests.peers.traffic import draw, served
-from loadtests.peers.translation import ROUTE
 from loadtests.policies import compare
 from loadtests.simulated import Costs, Events, Machine
 from loadtests.simulation import Asked, Group, closed_loop, open_loop

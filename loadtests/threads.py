@@ -12,8 +12,8 @@ from pathlib import Path
 from loadtests.bars import COLUMNS, Measured, markdown, of_runs
 from loadtests.client import Load, closed_loop, post
 from loadtests.peers.material import Material, prepare
-from loadtests.peers.traffic import draw, served
-from loadtests.peers.translation import ROUNDS, ROUTE
+from loadtests.peers.traffic import ROUTE, draw, served
+from loadtests.peers.translation import ROUNDS
 
 CALLERS = 32
 

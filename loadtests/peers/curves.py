@@ -19,6 +19,7 @@ from pathlib import Path
 
 from loadtests.bars import COLUMNS, HEEDFUL, Measured, Point, hardware, markdown, of_runs
 from loadtests.client import Load, for_seconds, open_loop, post
+from loadtests.peers.converted import convert
 from loadtests.peers.material import prepare, question_answering_bundle
 from loadtests.peers.systems import OWN_PYTHON, PEERS, System, available, heedful, heedful_body, running
 from loadtests.peers.traffic import Asked, Question, draw, draw_questions
@@ -170,6 +171,7 @@ class Comparison:
 def _material(task: str, folder: Path) -> tuple[Path, Sequence[Asked | Question]]:
     if task == "translation":
         material = prepare(folder, ["int8"])
+        convert(material, "int8")
         return material.bundle("int8"), draw(material.checkpoint / "tokenizer.json", TEXTS, seed=0)
     bundle = question_answering_bundle(folder)
     return bundle, draw_questions(bundle / "tokenizer.json", TEXTS, seed=0)

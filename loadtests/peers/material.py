@@ -1,21 +1,17 @@
-"""Models of real size in the forms that each system reads, made once and kept in a folder."""
+"""Models of real size as bundles, made once and kept in a folder; `converted` has what CTranslate2 reads."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ctranslate2
-from ctranslate2.converters.transformers import MarianMTLoader
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, MarianMTModel
+from transformers import GenerationConfig
 
 from loadtests.checkpoints import distilbert, opus_mt
 
 EOS_ID = 0
-UNUSED = "<unused-{}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +28,6 @@ class Material:
     def bundle(self, precision: str) -> Path:
         """As Heedful reads it."""
         return self.folder / f"bundle-{precision}"
-
-    def converted(self, precision: str) -> Path:
-        """As CTranslate2 reads it."""
-        return self.folder / f"ctranslate2-{precision}"
 
     def pieces(self, text: str) -> list[str]:
         """The tokens of a text with the end token, as CTranslate2 takes them."""
@@ -59,8 +51,6 @@ def prepare(folder: Path, precisions: Sequence[str]) -> Material:
         if not material.bundle(precision).is_dir():
             out = material.bundle(precision)
             _export(material.checkpoint, out, task="translation", precision=precision, name="opus-mt", target="de")
-        if not material.converted(precision).is_dir():
-            _convert(material, precision)
     return material
 
 
@@ -88,35 +78,3 @@ def _export(checkpoint: Path, out: Path, *more: str, task: str, precision: str, 
     languages = ["--source-language", "en", "--target-language", target]
     command = [sys.executable, "-m", "service", "export", str(checkpoint), *options, *languages]
     subprocess.run([*command, *more, "--out", str(out)], check=True)
-
-
-def _convert(material: Material, precision: str) -> None:
-    model = MarianMTModel.from_pretrained(material.checkpoint)
-    tokenizer = Tokenizer.from_file(str(material.checkpoint / "tokenizer.json"))
-    known = {index: token for token, index in tokenizer.get_vocab().items()}
-    # CTranslate2 drops the padding, which is the last id, and starts with the end token.
-    vocabulary = [known.get(index, UNUSED.format(index)) for index in range(model.config.vocab_size - 1)]
-    spec = MarianMTLoader().get_model_spec(model)
-    spec.register_source_vocabulary(vocabulary)
-    spec.register_target_vocabulary(vocabulary)
-    spec.config.eos_token, spec.config.unk_token = vocabulary[EOS_ID], "<unk>"
-    spec.config.decoder_start_token = vocabulary[EOS_ID]
-    spec.config.add_source_eos = spec.config.add_source_bos = False
-    spec.validate()
-    spec.optimize(quantization=None if precision == "fp32" else precision)
-    making = material.converted(precision).with_suffix(".making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir()
-    spec.save(str(making))
-    making.rename(material.converted(precision))
-
-
-def translator(material: Material, precision: str, *, workers: int, threads: int) -> ctranslate2.Translator:
-    """CTranslate2 with so many workers of so many threads each."""
-    return ctranslate2.Translator(
-        str(material.converted(precision)),
-        device="cpu",
-        compute_type="float32" if precision == "fp32" else precision,
-        inter_threads=workers,
-        intra_threads=threads,
-    )

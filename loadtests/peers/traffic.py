@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from tests.serving import Service, start, stop
 
+ROUTE = "/v1/translation"
 MAX_SOURCE_TOKENS = 32
 OUTPUT_TOKENS = (5, 60)
 ENDS = ".!?:;…"

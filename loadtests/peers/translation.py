@@ -20,12 +20,12 @@ import ctranslate2
 
 from loadtests.bars import COLUMNS, Measured, markdown, of_runs
 from loadtests.client import closed_loop, post
-from loadtests.peers.material import Material, prepare, translator
-from loadtests.peers.traffic import Asked, draw, draw_from, served
+from loadtests.peers.converted import translator
+from loadtests.peers.material import Material, prepare
+from loadtests.peers.traffic import ROUTE, Asked, draw, draw_from, served
 
 ROUNDS = 4
 """Texts for each caller in a run."""
-ROUTE = "/v1/translation"
 
 
 Seconds = Callable[[Sequence[Asked]], float]
