@@ -1,7 +1,7 @@
 """Fleets of 1, 10 and 100 simulated replicas under a spike, with the service's autoscaling: a table and a picture."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from loadtests.bars import markdown
 from loadtests.shapes import spike
 from loadtests.simulated import Costs, Events, Machine
-from loadtests.simulation import Asked, Group, Scaling, closed_loop, open_loop
+from loadtests.simulation import Asked, Group, Outcome, Scaling, closed_loop, open_loop
 from service.admission import Limits
 from service.autoscaling import BacklogPolicy
 from service.serve_config import REPORT_INTERVAL_S, REPORT_MEAN_S
@@ -48,16 +48,8 @@ class Wave:
     group: Group
 
     def windows(self) -> Iterator[tuple[float, float, float, float | None]]:
-        """Of each window its middle, requests that came and were refused per second, and p95 of the answered ones."""
-        edges = np.arange(0.0, SPIKE_S + WINDOW_S / 2, WINDOW_S)
-        asked_s = np.array([outcome.asked_s for outcome in self.group.outcomes])
-        at = np.searchsorted(asked_s, edges)
-        for index, edge in enumerate(edges[:-1]):
-            some = self.group.outcomes[at[index] : at[index + 1]]
-            refused = sum(outcome.is_refused for outcome in some)
-            answered = [outcome.latency_s for outcome in some if not outcome.is_refused]
-            p95_s = float(np.quantile(answered, 0.95)) if answered else None
-            yield float(edge) + WINDOW_S / 2, len(some) / WINDOW_S, refused / WINDOW_S, p95_s
+        """Of the time in which requests come."""
+        return windows(self.group.outcomes, SPIKE_S)
 
     def replica_s(self) -> float:
         """Seconds of all replicas together, those on their way counted too."""
@@ -69,8 +61,8 @@ class Wave:
         """A line of the table."""
         began_s, ended_s = WAVE_S
         windows = list(self.windows())
-        calm = _p95_ms(windows, 0, began_s)
-        wave = _p95_ms(windows, began_s, ended_s)
+        calm = median_p95_s(windows, 0, began_s)
+        wave = median_p95_s(windows, began_s, ended_s)
         up_s = next((each.at_s for each in self.group.counts if each.target > self.replicas), None)
         over = [at_s for at_s, _, refused, p95_s in windows if at_s > began_s and (refused or (p95_s or 0) > 2 * calm)]
         refused = sum(outcome.is_refused for outcome in self.group.outcomes)
@@ -86,8 +78,25 @@ class Wave:
         )
 
 
-def _p95_ms(windows: Sequence[tuple[float, float, float, float | None]], since_s: float, until_s: float) -> float:
-    return statistics.median(p95_s or 0.0 for at_s, _, _, p95_s in windows if since_s <= at_s < until_s)
+def windows(outcomes: Sequence[Outcome], until_s: float) -> Iterator[tuple[float, float, float, float | None]]:
+    """Of each window its middle, requests that came and were refused per second, and p95 of the answered ones.
+
+    Args:
+        outcomes: in the order in which the requests came.
+    """
+    edges = np.arange(0.0, until_s + WINDOW_S / 2, WINDOW_S)
+    at = np.searchsorted(np.array([outcome.asked_s for outcome in outcomes]), edges)
+    for index, edge in enumerate(edges[:-1]):
+        some = outcomes[at[index] : at[index + 1]]
+        refused = sum(outcome.is_refused for outcome in some)
+        answered = [outcome.latency_s for outcome in some if outcome.answered_s is not None]
+        p95_s = float(np.quantile(answered, 0.95)) if answered else None
+        yield float(edge) + WINDOW_S / 2, len(some) / WINDOW_S, refused / WINDOW_S, p95_s
+
+
+def median_p95_s(seen: Iterable[tuple[float, float, float, float | None]], since_s: float, until_s: float) -> float:
+    """The median over the windows whose middles lie between."""
+    return statistics.median(p95_s or 0.0 for at_s, _, _, p95_s in seen if since_s <= at_s < until_s)
 
 
 def capacity_per_s(costs: Costs, asked: Sequence[Asked]) -> float:

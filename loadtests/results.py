@@ -69,14 +69,9 @@ class Results:
 
     def write(self, docs: Path) -> None:
         """Put table and picture into the documentation."""
-        page = docs / "performance.md"
-        before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            sys.exit(f"{page} has no place between {BEGIN} and {END}")
         picture = self.draw(docs / PICTURE)
-        shown = f"\n![Median latency over requests per second, a line for each system]({PICTURE})\n" if picture else ""
-        page.write_text(f"{before}{begin}\n{self.table()}\n{shown}{end}{after}", encoding="utf-8")
+        shown = f"\n![Median latency over requests per second, a line for each system]({PICTURE})" if picture else ""
+        put_between(docs / "performance.md", BEGIN, END, f"{self.table()}\n{shown}")
 
     def draw(self, out: Path) -> bool:
         """The picture; False where there are no curves."""
@@ -87,3 +82,12 @@ class Results:
             }
             draw(tasks, out)
         return bool(found)
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Put a text in the place of what stands between two marks of a page; the marks stay."""
+    before, has_begin, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        sys.exit(f"{page} has no place between {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
