@@ -152,19 +152,19 @@ def _echo(
 
 
 PARTS: Mapping[str, Part] = {
-    "translation-int8": _of_setting(SETTINGS[0], 12),
-    "translation-int8-8": _of_setting(SETTINGS[1], 6),
-    "translation-fp32": _of_setting(SETTINGS[2], 24),
-    "translation-beams": _of_setting(SETTINGS[3], 12),
-    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _starts(1, 11), _shortlist),
+    "translation-int8": _of_setting(SETTINGS[0], 30),
+    "translation-int8-8": _of_setting(SETTINGS[1], 15),
+    "translation-fp32": _of_setting(SETTINGS[2], 65),
+    "translation-beams": _of_setting(SETTINGS[3], 33),
+    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _starts(1, 25), _shortlist),
     "question-answering": Part(
         "question answering beside ONNX Runtime in process", _starts(1, 36), _question_answering
     ),
     "steps": Part("a decoding step as rows and cache length grow", lambda options: 15 + 20 * options.runs, _steps),
-    "generate": Part("translation fp32 beside transformers generate()", _starts(1, 20), _generate),
+    "generate": Part("translation fp32 beside transformers generate()", _starts(1, 60), _generate),
     "threads": Part(
         "replicas of one thread beside threads of one replica",
-        lambda options: options.runs * 2 * (START_S + options.scaled(5)),
+        lambda options: options.runs * 2 * (START_S + options.scaled(15)),
         _threads,
     ),
     "echo-ray": Part(

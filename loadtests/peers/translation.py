@@ -24,9 +24,10 @@ from loadtests.peers.converted import translator
 from loadtests.peers.material import Material, prepare
 from loadtests.peers.traffic import ROUTE, Asked, draw, draw_from, served
 
-ROUNDS = 4
-"""Texts for each caller in a run."""
-
+ROUNDS = 12
+"""Texts for each caller in a run. At the end of a run fewer and fewer callers are left, and a short run would measure
+those.
+"""
 
 Seconds = Callable[[Sequence[Asked]], float]
 """How long something takes to write all that is asked."""
