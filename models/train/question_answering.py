@@ -38,7 +38,7 @@ _SLOW = {"bert.encoder": 0.15}
 # Short windows cost little and teach a new model what an answer is; then it gets windows as they are served.
 STAGES = (
     Stage(
-        steps=6_000,
+        steps=4_000,
         crop_tokens=(40, 112),
         whole_share=0.15,
         optimization=Optimization(peak_lr=1e-3, warmup=0.08, slow=_SLOW),
