@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from models.task import Model, Output, Row, Solution
 from service import tracing
-from service.admission import Limits, Pressure
+from service.admission import Limits, Pressure, Rate
 from service.callers import Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Broken, Draining, Retryable, ServiceError
 from service.lanes import Lane, Share, explains
@@ -170,6 +170,12 @@ class Engine:
         finally:
             with suppress(ValueError):  # it runs, in a thread that nobody waits for any more
                 solution.close()
+
+    def forget_rate(self) -> None:
+        """What has been measured so far does not count, nor what is computed from it: backlogs and `Retry-After`."""
+        with self._lock:
+            for worker in self._answering:
+                worker.lane.admission.rate = Rate()
 
     async def drain(self) -> None:
         """Refuse new requests, and return when all accepted ones are answered, whatever they still yield."""
