@@ -91,8 +91,8 @@ class Seen:
         return windows(self.outcomes, self.wave.until_s)
 
     def replica_s(self) -> float:
-        """Seconds of all ready replicas together."""
-        changes = [*(at_s for at_s, _ in self.ready[1:]), self.wave.until_s]
+        """Seconds of all ready replicas together, from the first request on."""
+        changes = [*(max(0.0, at_s) for at_s, _ in self.ready[1:]), self.wave.until_s]
         counts = [count for _, count in self.ready]
         return sum(
             count * (end_s - began_s) for count, (began_s, end_s) in zip(counts, pairwise((0.0, *changes)), strict=True)

@@ -73,6 +73,11 @@ def test_when_the_second_replica_answered_is_told_from_the_wave_on(from_s: float
     assert Seen.of(WAVE, told(), replicas).cells()[1] == expected
 
 
+def test_replicas_count_from_the_first_request_on() -> None:
+    replicas = [(CLOCK_S - 5, 1), (CLOCK_S - 3, 2)]
+    assert Seen.of(WAVE, told(), replicas).replica_s() == 2 * WAVE.until_s
+
+
 def test_no_request_is_no_measurement() -> None:
     with pytest.raises(ValueError, match="no request"):
         Seen.of(WAVE, [], ready())
