@@ -60,11 +60,11 @@ class Wave:
     def cells(self) -> Sequence[str]:
         """A line of the table."""
         began_s, ended_s = WAVE_S
-        windows = list(self.windows())
-        calm = median_p95_s(windows, 0, began_s)
-        wave = median_p95_s(windows, began_s, ended_s)
+        seen = list(self.windows())
+        calm = median_p95_s(seen, 0, began_s)
+        wave = median_p95_s(seen, began_s, ended_s)
         up_s = next((each.at_s for each in self.group.counts if each.target > self.replicas), None)
-        over = [at_s for at_s, _, refused, p95_s in windows if at_s > began_s and (refused or (p95_s or 0) > 2 * calm)]
+        over = [at_s for at_s, _, refused, p95_s in seen if at_s > began_s and (refused or (p95_s or 0) > 2 * calm)]
         refused = sum(outcome.is_refused for outcome in self.group.outcomes)
         return (
             str(self.replicas),
@@ -162,11 +162,11 @@ def draw(waves: Mapping[str, Wave], out: Path) -> None:
     grid = figure.subplots(3, len(waves), sharex=True, squeeze=False)
     for column, (title, each) in enumerate(waves.items()):
         came, latency, replicas = (grid[row][column] for row in range(3))
-        windows = list(each.windows())
-        at_s = [window[0] for window in windows]
-        came.plot(at_s, [window[1] for window in windows], label="came")
-        came.plot(at_s, [window[2] for window in windows], label="refused")
-        latency.plot(at_s, [np.nan if window[3] is None else 1e3 * window[3] for window in windows])
+        seen = list(each.windows())
+        at_s = [window[0] for window in seen]
+        came.plot(at_s, [window[1] for window in seen], label="came")
+        came.plot(at_s, [window[2] for window in seen], label="refused")
+        latency.plot(at_s, [np.nan if window[3] is None else 1e3 * window[3] for window in seen])
         latency.set_yscale("log")
         counts = [count for count in each.group.counts if count.at_s < SPIKE_S]
         times = [*(count.at_s for count in counts), SPIKE_S]

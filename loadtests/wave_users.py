@@ -1,4 +1,4 @@
-"""Locust users who ask as often when answers are slow or refused, so that every policy of scaling meets the same wave.
+"""Locust users who ask just as often when answers are slow or refused, so that policies of scaling meet the same wave.
 
 `python -m loadtests.waves` starts them. Every request is a line of a file: when it was sent, the seconds that it took,
 and what became of it.
