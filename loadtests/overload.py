@@ -1,6 +1,6 @@
 """What four times the capacity does to a service, and what a second replica brings, with a model of real size on Ray.
 
-    python -m loadtests.overload [--runs 3] [--seconds 30] [--folder runs/peers]
+    python -m loadtests.overload [--runs 3] [--seconds 40] [--folder runs/peers]
 
 The model is of opus-mt's size in int8, one thread for each replica. The peak is what callers get who wait for their
 answers; then four times as many requests come at random, answered or not. The client runs on the same machine.
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overload", "second"))
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of load in each run")
+    parser.add_argument("--seconds", type=float, default=40.0, help="of load in each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="for the model and the logs")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

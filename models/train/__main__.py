@@ -1,6 +1,7 @@
 """The training command: one task, one output directory, a budget in minutes or steps."""
 
 import argparse
+import dataclasses
 import importlib
 import importlib.metadata
 import logging
@@ -46,7 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--out", type=Path, required=True, help="checkpoint directory; a training found there is resumed"
     )
     parser.add_argument(
-        "--minutes", type=float, help="budget in minutes of wall time for all stages, reading the data included"
+        "--minutes",
+        type=float,
+        help="budget in minutes of wall time for all stages, reading the data included; without it and --steps"
+        " stages have their own numbers of updates, hours on two cores, and tasks without stages their own minutes",
     )
     parser.add_argument(
         "--steps", type=int, help="budget in updates for all stages; without --minutes there is no limit on time"
@@ -90,7 +94,7 @@ def _train(module: ModuleType, options: argparse.Namespace) -> None:
         describe = {
             "task": part.name,
             "data_sha256": hashes,
-            "budget": {"minutes": minutes, "steps": options.steps},
+            "budget": dataclasses.asdict(budget),
             "start_from": bundle and f"{bundle.manifest.name} {bundle.manifest.version}",
             "preparation_s": round(preparation_s, 1),
             "threads": torch.get_num_threads(),

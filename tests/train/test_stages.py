@@ -78,6 +78,7 @@ def test_stages_follow_each_other_with_a_learning_rate_of_their_own(
     assert same(updates.before[2], weights(tmp_path / "stage-1"))
     assert not same(updates.before[2], updates.before[0])
     assert (report["task"], report["steps"]) == ("question-answering, stage 2 of 2", 3)
+    assert report["budget"] == {"seconds": None, "steps": 3}
     earlier = json.loads((tmp_path / "stage-1" / "training.json").read_text())
     assert (earlier["task"], earlier["steps"]) == ("question-answering, stage 1 of 2", 2)
     assert (earlier["hyperparameters"]["whole_share"], report["hyperparameters"]["whole_share"]) == (0.15, 0.35)
