@@ -95,8 +95,8 @@ def windows(outcomes: Sequence[Outcome], until_s: float) -> Iterator[tuple[float
 
 
 def median_p95_s(seen: Iterable[tuple[float, float, float, float | None]], since_s: float, until_s: float) -> float:
-    """The median over the windows whose middles lie between."""
-    return statistics.median(p95_s or 0.0 for at_s, _, _, p95_s in seen if since_s <= at_s < until_s)
+    """The median over the windows with answers whose middles lie between."""
+    return statistics.median(p95_s for at_s, _, _, p95_s in seen if since_s <= at_s < until_s and p95_s is not None)
 
 
 def capacity_per_s(costs: Costs, asked: Sequence[Asked]) -> float:

@@ -114,7 +114,7 @@ class Seen:
             second,
             f"{1e3 * median_p95_s(seen, 0, began_s):,.0f} ms",
             f"{1e3 * median_p95_s(seen, began_s, ended_s):,.0f} ms",
-            f"{1e3 * max(p95_s or 0.0 for *_, p95_s in seen):,.0f} ms",
+            f"{1e3 * max(p95_s for *_, p95_s in seen if p95_s is not None):,.0f} ms",
             f"{refused / len(self.outcomes):.2%}",
             f"{len(self.outcomes) - answered - refused:,}",
             f"{self.replica_s():,.0f} s",
