@@ -18,8 +18,8 @@ from models.task import Generation, Row
 from service.autoscaling import BACKLOG, IDLE, LOAD, Context
 from service.errors import Overloaded
 
-CONTROL_S = 0.1
-"""Between two decisions, as in Ray Serve's controller."""
+CONTROL_S = 0.5
+"""Between two decisions, as `service.ray_environment` has Ray Serve's controller make them."""
 
 
 @dataclass(frozen=True, slots=True)

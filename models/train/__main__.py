@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
         _train(module, options)
     except BundleError as error:
         parser.error(f"--start-from: {error}")
+    except FileExistsError as error:
+        parser.error(f"--out: {error}")
 
 
 def _train(module: ModuleType, options: argparse.Namespace) -> None:

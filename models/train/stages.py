@@ -42,6 +42,9 @@ def remaining_parts(task: str, stages: Sequence[Any], out: Path, *, last_only: b
     """What is still to be trained, beginning with the stage in which an earlier run stopped.
 
     The last stage ends in `out`, the others in a folder below it.
+
+    Raises:
+        FileExistsError: only the last stage is wanted where a training of all stages has begun.
     """
     if not stages:
         return [Part(task, out)]
@@ -51,6 +54,8 @@ def remaining_parts(task: str, stages: Sequence[Any], out: Path, *, last_only: b
         Part(f"{task}, stage {number} of {len(stages)}", folder, stage.steps / whole, stage, before)
         for number, (stage, folder, before) in enumerate(zip(stages, folders, [None, *folders], strict=False), start=1)
     ]
+    if last_only and folders[0].exists():
+        raise FileExistsError(f"{out} holds a training that did not begin with a bundle; take an empty folder")
     # Who began with a bundle may go on without naming it again.
     if last_only or (not parts[-1].fresh and not folders[0].exists()):
         return [dataclasses.replace(parts[-1], share=1.0, before=None)]

@@ -110,6 +110,18 @@ def test_a_training_from_a_bundle_has_the_last_stage_alone(directory: Path, tmp_
     assert updates.stages == [translation.STAGES[-1]] * 3
 
 
+def test_a_bundle_is_no_beginning_where_a_training_of_all_stages_has_begun(
+    directory: Path, tmp_path: Path, updates: Updates, capsys: pytest.CaptureFixture[str]
+) -> None:
+    updates.most = 1
+    with pytest.raises(KeyboardInterrupt):
+        train("translation", directory, tmp_path, 6)
+    with pytest.raises(SystemExit):
+        train("translation", directory, tmp_path, 6, "--start-from", str(BUNDLE))
+    assert f"--out: {tmp_path} holds a training that did not begin with a bundle" in capsys.readouterr().err
+    assert len(updates.stages) == 1
+
+
 def test_stages_share_the_budget_and_have_their_own_updates_without_one(tmp_path: Path) -> None:
     first, second = remaining_parts("translation", translation.STAGES, tmp_path, last_only=False)
     assert [part.budget(minutes=None, steps=None, spent_s=9).steps for part in (first, second)] == [6000, 13_580]
