@@ -26,7 +26,8 @@ DIGITS = 6
 
 def _as_methods(value: object) -> object:
     methods = [value] if isinstance(value, str) else value
-    if not isinstance(methods, list | tuple) or not methods or not set(methods) <= {"attention", "occlusion"}:
+    known = ("attention", "occlusion")
+    if not isinstance(methods, list | tuple) or not methods or not all(method in known for method in methods):
         raise PydanticCustomError("explain_method", "must be 'attention', 'occlusion' or a list of both")
     return tuple(dict.fromkeys(methods))
 

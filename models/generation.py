@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from models.bundle import GenerationDefaults, Limits
@@ -60,6 +60,7 @@ def _as_list(value: object) -> object:
 
 Inputs = Annotated[
     list[Annotated[str, StringConstraints(strict=True)]],
+    FailFast(),
     BeforeValidator(_as_list),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -40,6 +41,7 @@ from service.transport import (
 )
 
 LONG_BODY_BYTES = 20_000  # takes some 20 ms to split and tokenize, so long nobody else would be answered
+MOST_FAULTS = 100  # to tell a million would take half a minute and gigabytes, and nobody else would be answered
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -213,10 +215,14 @@ def _validated(request_type: type[BaseModel], body: Any) -> BaseModel:
 
     Raises:
         RequestValidationError: it is none.
+        HTTPException: 422 when it has more faults than can be told; lists stop at their first one.
     """
     try:
         return request_type.model_validate(body)
     except ValidationError as error:
+        if (count := error.error_count()) > MOST_FAULTS:
+            detail = f"the body has {count} wrong or unknown fields, at most {MOST_FAULTS} are told one by one"
+            raise HTTPException(422, detail) from None
         found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
         raise RequestValidationError(found) from None
 

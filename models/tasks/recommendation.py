@@ -41,14 +41,16 @@ def read_catalogue(path: Path) -> list[CatalogueItem]:
 class RecommendationInputs(Closed):
     """What is known of the customer."""
 
-    history: list[str] = Field(description="Items taken so far, oldest first. The model reads the most recent ones.")
+    history: list[str] = Field(
+        fail_fast=True, description="Items taken so far, oldest first. The model reads the most recent ones."
+    )
 
 
 class RecommendationParameters(Closed):
     """What may be recommended."""
 
     top_k: int | None = Field(None, ge=1, description=f"So many items, best first; {TOP_K} when left out.")
-    exclude: list[str] | None = Field(None, description="Items that must not be recommended.")
+    exclude: list[str] | None = Field(None, fail_fast=True, description="Items that must not be recommended.")
     exclude_history: bool | None = Field(None, description="Recommend nothing from the history; true if left out.")
 
 
