@@ -5,6 +5,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -184,34 +186,28 @@ class Tokenizer:
         asked = self._tokenizer.encode(question, add_special_tokens=False)
         if max_question_tokens is not None:
             asked.truncate(max_question_tokens)
-        first = self._tokenizer.encode(context, add_special_tokens=False)
-        words = [first.word_to_chars(word) if word is not None else None for word in first.word_ids]
+        found = self._tokenizer.encode(context, add_special_tokens=False)
+        ids, spans, words = np.array(found.ids, np.int64), tuple(found.offsets), tuple(_words(found))
         room = max_tokens - len(asked.ids) - self.pair_specials
-        first.truncate(room, stride=doc_stride)
-        start = 0
-        for window in (first, *first.overflowing):
-            length = len(window.ids)
-            spans = tuple(window.offsets)
-            yield self._window(
-                asked, window, spans, tuple(w or s for w, s in zip(words[start : start + length], spans, strict=True))
-            )
-            start += room - doc_stride
-
-    def _window(
-        self, asked: Encoding, context: Encoding, spans: tuple[tuple[int, int], ...], words: tuple[tuple[int, int], ...]
-    ) -> Window:
-        pair = self._tokenizer.post_process(asked, context)
-        first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(pair.ids)
+        found.truncate(room)
+        pair = self._tokenizer.post_process(asked, found)
+        around, segments = np.array(pair.ids, np.int64), np.array(pair.type_ids, np.int64)
+        first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(around)
+        behind = first + len(found.ids)
         asked_first = pair.special_tokens_mask.index(0)  # the tokens of a question are those of no sequence
-        return Window(
-            tokens=np.array(pair.ids, np.int64),
-            segments=np.array(pair.type_ids, np.int64),
-            context=slice(first, first + len(spans)),
-            spans=spans,
-            words=words,
-            question=slice(asked_first, asked_first + len(asked.ids)),
-            question_spans=tuple(asked.offsets),
-        )
+        question_spans = tuple(asked.offsets)
+        for start in range(0, max(1, len(ids) - doc_stride), room - doc_stride):
+            own = slice(start, start + room)
+            length = len(ids[own])
+            yield Window(
+                tokens=np.concatenate([around[:first], ids[own], around[behind:]]),
+                segments=np.concatenate([segments[: first + length], segments[behind:]]),
+                context=slice(first, first + length),
+                spans=spans[own],
+                words=words[own],
+                question=slice(asked_first, asked_first + len(asked.ids)),
+                question_spans=question_spans,
+            )
 
     @property
     def single_specials(self) -> int:
@@ -230,6 +226,13 @@ class Tokenizer:
     def count_bare(self, text: str) -> int:
         """How many tokens a text has without special tokens."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _words(found: Encoding) -> Iterator[tuple[int, int]]:
+    """For each token the characters of its word; `word_to_chars` would read every token once for each word."""
+    for word, tokens in groupby(zip(found.word_ids, found.offsets, strict=True), itemgetter(0)):
+        spans = [span for _, span in tokens]
+        yield from spans if word is None else [(spans[0][0], spans[-1][1])] * len(spans)
 
 
 def pieces(text: str, language: str) -> Iterator[Piece]:

@@ -1,5 +1,6 @@
 """Extractive question answering: overlapping windows, and one ranking over the spans of all of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ DOC_STRIDE = 128
 MAX_ANSWER_TOKENS = 15
 MIN_CONTEXT_TOKENS = 16
 CANDIDATES_EACH_WINDOW = 20
+MOST_WINDOW_TOKENS = 262_144
+"""Of all windows together, where they share more than by default: what may wait for a model if no setting says else."""
 
 
 class QuestionAnsweringInputs(Closed):
@@ -97,7 +100,8 @@ class QuestionAnswering:
         question, context = request.inputs.question, request.inputs.context
         check_text(question, "inputs/question", self._limits)
         check_text(context, "inputs/context", self._limits)
-        if not self._tokenizer.count_bare(context):
+        context_tokens = self._tokenizer.count_bare(context)
+        if not context_tokens:
             raise InvalidInput(
                 f"inputs/context must hold at least 1 token, got none in {len(context)} characters",
                 pointer="/inputs/context",
@@ -105,7 +109,7 @@ class QuestionAnswering:
         top_k = parameters.top_k or 1
         if top_k > self._limits.max_top_k:
             raise _invalid("top_k", f"may be at most {self._limits.max_top_k} for this model, got {top_k}")
-        windows = self._windows(question, context, parameters)
+        windows = self._windows(question, context, context_tokens, parameters)
         if request.explain is not None:
             check_span(request.explain, self._bundle, self._tokenizer, windows, context)
         outputs = yield [Row(window.tokens, window.segments) for window in windows]
@@ -132,7 +136,9 @@ class QuestionAnswering:
             answers[0] = answers[0].model_copy(update={"explanation": explanation})
         return answers[0] if top_k == 1 else answers
 
-    def _windows(self, question: str, context: str, parameters: QuestionAnsweringParameters) -> list[Window]:
+    def _windows(
+        self, question: str, context: str, context_tokens: int, parameters: QuestionAnsweringParameters
+    ) -> list[Window]:
         max_tokens = parameters.max_seq_len or self._limits.max_tokens
         if max_tokens > self._limits.max_tokens:
             raise _invalid("max_seq_len", f"may be at most {self._limits.max_tokens} for this model, got {max_tokens}")
@@ -149,13 +155,7 @@ class QuestionAnswering:
                 " parameters/max_question_len cuts it",
                 pointer="/inputs/question",
             )
-        stride = parameters.doc_stride
-        if stride is None:
-            stride = min(DOC_STRIDE, room // 2)
-        elif stride >= room:
-            raise _invalid(
-                "doc_stride", f"must be below the {room} tokens that a window has for the context, got {stride}"
-            )
+        stride = _stride(parameters.doc_stride, room, context_tokens, max_tokens)
         return list(
             self._tokenizer.question_windows(
                 question,
@@ -165,6 +165,29 @@ class QuestionAnswering:
                 max_question_tokens=parameters.max_question_len,
             )
         )
+
+
+def _stride(asked: int | None, room: int, context_tokens: int, max_tokens: int) -> int:
+    """How many tokens windows share, each with `room` for a context of so many tokens.
+
+    Raises:
+        InvalidInput: windows would share all that they have.
+        TooLarge: there would be too many; never where windows share no more than they do by default.
+    """
+    default = min(DOC_STRIDE, room // 2)
+    if asked is None or asked <= default:
+        return default if asked is None else asked
+    if asked >= room:
+        raise _invalid("doc_stride", f"must be below the {room} tokens that a window has for the context, got {asked}")
+    behind_first = max(context_tokens - room, 0)
+    most = max(room - math.ceil(behind_first / max(MOST_WINDOW_TOKENS // max_tokens - 1, 1)), default)
+    if asked > most:
+        raise TooLarge(
+            f"parameters/doc_stride may be at most {most} for a context of {context_tokens} tokens, whose windows may"
+            f" have {MOST_WINDOW_TOKENS} tokens together, got {asked}",
+            pointer="/parameters/doc_stride",
+        )
+    return asked
 
 
 def _invalid(field: str, detail: str) -> InvalidInput:
@@ -188,15 +211,14 @@ def _answers(
     et al. 2018). What they become by the bundle's calibration keeps their order.
     """
     spans: list[_Span] = []
-    every_logit = []
-    nothing = np.inf
+    total, nothing = -np.inf, np.inf
     for window, output in zip(windows, outputs, strict=True):
         start, end = (output.arrays[name] for name in ("start_logits", "end_logits"))
         nothing = min(nothing, float(start[0] + end[0]))
         logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
-        every_logit.append(logits[np.isfinite(logits)])
+        total = float(np.logaddexp(total, np.logaddexp.reduce(logits[np.isfinite(logits)].astype(np.float64))))
         spans.extend(_best_spans(window, logits, to_words))
-    total = float(np.logaddexp.reduce(np.concatenate([*every_logit, np.array([nothing])]).astype(np.float64)))
+    total = float(np.logaddexp(total, nothing))
     if may_be_empty:
         spans.append(_Span(0, 0, nothing))
     best: dict[tuple[int, int], float] = {}

@@ -109,6 +109,13 @@ def test_windows_cover_every_token_of_the_context(
         assert left.spans[len(left.spans) - doc_stride :] == right.spans[:doc_stride]
 
 
+@given(st.text(alphabet="xqj \x07.", max_size=60))
+def test_words_are_those_that_the_tokenizer_says(tokenizer: Tokenizer, context: str) -> None:
+    found = tokenizer._tokenizer.encode(context, add_special_tokens=False)
+    window = next(tokenizer.question_windows("who knows", context, max_tokens=1000, doc_stride=0))
+    assert list(window.words) == [found.word_to_chars(word) for word in found.word_ids]
+
+
 def test_a_question_is_cut_only_when_asked(tokenizer: Tokenizer) -> None:
     (whole,) = tokenizer.question_windows("why why why why", "a b", max_tokens=50, doc_stride=0)
     (cut,) = tokenizer.question_windows("why why why why", "a b", max_tokens=50, doc_stride=0, max_question_tokens=2)

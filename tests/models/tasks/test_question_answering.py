@@ -13,6 +13,8 @@ from models.errors import InvalidInput, TooLarge
 from models.evidence import span_logits
 from models.task import Output, Row
 from models.tasks.question_answering import (
+    DOC_STRIDE,
+    MOST_WINDOW_TOKENS,
     QuestionAnswering,
     QuestionAnsweringAnswer,
     QuestionAnsweringRequest,
@@ -62,6 +64,33 @@ def test_long_contexts_become_overlapping_rows(task: QuestionAnswering) -> None:
     rows, _ = answer(task, request(doc_stride=4), {})
     assert len(rows) > 1
     assert all(len(row.tokens) <= MAX_TOKENS for row in rows)
+
+
+def strided(context: str, doc_stride: int | None) -> QuestionAnsweringRequest:
+    return QuestionAnsweringRequest.model_validate(
+        {"inputs": {"question": "who", "context": context}, "parameters": {"doc_stride": doc_stride}}
+    )
+
+
+def test_a_stride_that_makes_too_many_windows_is_refused_with_the_most_that_fits(tmp_path: Path) -> None:
+    task = QuestionAnswering(bundle_of("question-answering", tmp_path, max_tokens=384))
+    context, room = "a." * 1000, 384 - 3 - task._tokenizer.count_bare("who")
+    with pytest.raises(TooLarge, match=f"doc_stride may be at most .* 2000 tokens, .* got {room - 1}") as refusal:
+        next(task.solve(strided(context, room - 1)))
+    assert refusal.value.pointer == "/parameters/doc_stride"
+    most = int(refusal.value.detail.split("at most ")[1].split()[0])
+    rows = next(task.solve(strided(context, most)))
+    assert 0.7 * MOST_WINDOW_TOKENS < 384 * len(rows) <= MOST_WINDOW_TOKENS
+    with pytest.raises(TooLarge):
+        next(task.solve(strided(context, most + 1)))
+    assert len(next(task.solve(strided("a." * (room // 2), room - 1)))) == 1
+
+
+def test_the_default_stride_is_never_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.tasks.question_answering.MOST_WINDOW_TOKENS", 1)
+    task = QuestionAnswering(bundle_of("question-answering", tmp_path, max_tokens=384))
+    default = next(task.solve(strided("a." * 1000, None)))
+    assert len(next(task.solve(strided("a." * 1000, DOC_STRIDE)))) == len(default) > 1
 
 
 def test_the_span_from_the_best_start_to_the_best_end(task: QuestionAnswering) -> None:
