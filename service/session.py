@@ -38,12 +38,15 @@ def in_own_session(run: Callable[[], int]) -> int:
         os._exit(_code_of(run))
 
     def forward(signum: int, _: FrameType | None) -> None:
-        os.kill(child, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(child, signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
     for signum in FORWARDED:
         signal.signal(signum, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     _, status = os.waitpid(child, 0)
+    for signum in FORWARDED:  # the child's number may be another process's by now, and nothing may stop what follows
+        signal.signal(signum, signal.SIG_IGN)
     _kill_session(child)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

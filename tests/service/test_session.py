@@ -12,10 +12,10 @@ import pytest
 
 SCRIPT = """
 import os, signal, subprocess, sys
-from service import logs
-from service.session import in_own_session
+from service import logs, session
 
 logs.configure("info")
+{before}
 
 def stop(signum, _):
     print("stopped by", signum, "while its worker", "runs" if worker.poll() is None else "has ended", flush=True)
@@ -31,12 +31,23 @@ def run():
     signal.signal(signal.SIGINT, stop)
     {body}
 
-print("code", in_own_session(run), flush=True)
+print("code", session.in_own_session(run), flush=True)
 """
 
 
-def begin(body: str, group: str = "None") -> tuple[subprocess.Popen[str], int]:
-    script = SCRIPT.format(body=body, group=group)
+LATE = """
+members = session._members
+
+def signalled(leader):
+    os.kill(os.getpid(), {signum:d})
+    return members(leader)
+
+session._members = signalled
+"""
+
+
+def begin(body: str, group: str = "None", before: str = "") -> tuple[subprocess.Popen[str], int]:
+    script = SCRIPT.format(body=body, group=group, before=before)
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -65,6 +76,14 @@ def test_a_signal_to_the_group_reaches_the_leader_first_and_the_rest_is_killed_a
     out, err = process.communicate(timeout=30)
     assert out.splitlines() == [f"stopped by {signum:d} while its worker runs", "code 7"]
     assert f"killing what the cluster left behind: {worker}" in err
+    assert is_gone(worker)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_comes_while_the_rest_is_killed_stops_nothing(signum: signal.Signals) -> None:
+    process, worker = begin("begun(); return 3", before=LATE.format(signum=signum))
+    out, err = process.communicate(timeout=30)
+    assert out.splitlines() == ["code 3"], err
     assert is_gone(worker)
 
 
