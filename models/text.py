@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -32,6 +32,8 @@ _TWO_LETTERS: Mapping[str, str] = {
 """ISO 639-1 by ISO 639-3, for the languages that `sentencex` has rules of."""
 
 _BULLET = re.compile(r"(?:[-*•–—>#]+|\d{1,3}[.)])\s+")
+_WIDE_BLANK = re.compile(r"[^\S\x00-\x7f]")
+"""Blanks of several bytes, in the middle of which `sentencex` cuts behind a single capital, and then panics."""
 _BEFORE_PUNCTUATION = re.compile(r" +(?=[.,!?])| (?=(?:n't|'m|'s|'ve|'re)\b)")
 
 
@@ -247,8 +249,19 @@ def pieces(text: str, language: str) -> Iterator[Piece]:
     code = language.partition("_")[0]
     language = _TWO_LETTERS.get(code, code)
     for line in text.splitlines(keepends=True):
-        for sentence in segment(language, line):
+        for sentence in _sentences(language, line):
             yield from _trim(sentence)
+
+
+def _sentences(language: str, line: str) -> list[str]:
+    """Stretches of a line, each with one sentence; the whole line where `sentencex` fails."""
+    try:
+        parts = segment(language, _WIDE_BLANK.sub(" ", line))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which no module has, and which is no `Exception`
+            raise
+        return [line]
+    return [line[start:end] for start, end in pairwise(accumulate(map(len, parts), initial=0))]
 
 
 def _trim(sentence: str) -> Iterator[Piece]:
