@@ -209,6 +209,34 @@ def test_serve_config_is_what_our_command_prints_and_what_ray_accepts() -> None:
     assert cores > settings.autoscaling.max_replicas, "and room for the gateway"
 
 
+def blocks(language: str) -> list[str]:
+    page = (ROOT / "deploy/README.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def test_the_yaml_on_the_page_is_compose_s_and_ours(tmp_path: Path) -> None:
+    override, ours = blocks("yaml")
+    (tmp_path / "override.yml").write_text(override)
+    schema = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", "vendor.compose-spec"]
+    run = subprocess.run([*schema, str(tmp_path / "override.yml")], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    ((name, service),) = yaml.safe_load(override)["services"].items()
+    assert name in OURS
+    for key, value in service["environment"].items():
+        setting, _, inner = key.removeprefix("HEEDFUL_").lower().partition("__")
+        Settings.model_validate({"models": [{"bundle": "x"}], setting: {inner: value} if inner else value})
+    Settings.model_validate({"models": [{"bundle": "x"}], **yaml.safe_load(ours)})
+
+
+def test_the_rule_that_the_page_makes_has_every_alert_and_the_label_that_prometheus_looks_for() -> None:
+    (commands,) = (block for block in blocks("bash") if "PrometheusRule" in block)
+    stub = 'kubectl() { case "$*" in *" apply "*) cat ;; esac; }\n'
+    made = subprocess.run(["bash", "-ec", stub + commands], capture_output=True, text=True, check=True, cwd=ROOT)
+    rule = yaml.safe_load(made.stdout)
+    assert rule["metadata"]["labels"] == {"release": "kube-prometheus-stack"}
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())
+
+
 @pytest.mark.parametrize("page", ["deploy/README.md", "docs/operations.md"])
 def test_the_commands_on_the_pages_exist(page: str) -> None:
     """Those of Ray and our own with their options, and every file of ours that any of them names."""
