@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import uvicorn
 
-from service import tracing
+from service import heap, tracing
 from service.gateway import create_app
 from service.hosting import LocalHost
 from service.settings import Settings
@@ -61,13 +61,15 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await host.start()
+        heap.settle()
         on_ready()
         await stop.wait()
         try:
             async with asyncio.timeout(drain_timeout_s):
                 await host.drain()
         except TimeoutError:
-            logger.warning("requests were still running after the drain timeout of %s s and are cut", drain_timeout_s)
+            logger.warning("requests were still running after the drain timeout of %s s and get 503", drain_timeout_s)
+            await asyncio.to_thread(host.stop)
     finally:
         server.should_exit = True
         await serving

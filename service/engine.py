@@ -13,7 +13,7 @@ from models.task import Model, Output, Row, Solution
 from service import tracing
 from service.admission import Limits, Pressure, Rate
 from service.callers import Caller, Follower, Response, Timing, advance, wake, within
-from service.errors import Broken, Draining, Retryable, ServiceError
+from service.errors import Broken, Draining, Retryable
 from service.lanes import Lane, Share, explains
 from service.metrics import Observer
 from service.rows import Batch
@@ -164,9 +164,6 @@ class Engine:
         try:
             async with within(deadline):
                 return await self._solve(solution, follower, in_thread=in_thread)
-        except ServiceError as error:
-            self._observer.rejected(error.reason)
-            raise
         finally:
             with suppress(ValueError):  # it runs, in a thread that nobody waits for any more
                 solution.close()

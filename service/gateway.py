@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -22,9 +21,10 @@ from models.generation import WritingRequest
 from models.tasks import TASKS
 from service.catalogue import catalogues
 from service.contract import ModelCard, Problem, StreamEvent
-from service.errors import NotReady
+from service.errors import NotReady, ServiceError
 from service.hosting import READY_AGAIN_S, Call, Host
 from service.logs import note
+from service.metrics import Observer
 from service.playground import pages
 from service.problems import install, problem_of, status_of_any
 from service.settings import Settings
@@ -199,6 +199,7 @@ def _handler(host: Host, card: ModelCard, settings: Settings) -> Handler:
             count(CLIENT_CLOSED_REQUEST)
             raise
         except Exception as error:
+            _count_refusal(host.observer(card), error)
             count(status_of_any(error))
             raise
         if isinstance(response, EventStream):
@@ -239,7 +240,7 @@ def _answering(
         until = deadline(request, settings.request_timeout_ms)
         call = Call(card, body, until, is_long=is_long, request_id=request.state.request_id)
         if isinstance(body, WritingRequest) and body.stream:
-            return await _stream(request, host.stream(call))
+            return await _stream(request, host.stream(call), host.observer(card))
         result, timing = await unless_gone(request, host.answer(call))
         timing_ms = {"queue": timing.queue_s * 1e3, "encode": timing.encode_s * 1e3, "decode": timing.decode_s * 1e3}
         if timing.explain_s:
@@ -264,7 +265,12 @@ def _described(task: str) -> Callable[..., Awaitable[Response]]:
     return described
 
 
-async def _stream(request: Request, events: AsyncGenerator[StreamEvent]) -> Response:
+def _count_refusal(observer: Observer, error: Exception) -> None:
+    if isinstance(error, ServiceError):
+        observer.rejected(error.reason)
+
+
+async def _stream(request: Request, events: AsyncGenerator[StreamEvent], observer: Observer) -> Response:
     """Answer with events once there is the first one; what is raised before it is an ordinary problem."""
     first = await unless_gone(request, anext(events))
 
@@ -279,7 +285,11 @@ async def _stream(request: Request, events: AsyncGenerator[StreamEvent]) -> Resp
             async for event in events:
                 yield encode(event)
 
-    return EventStream(encoded(), partial(problem_of, request))
+    async def failed(error: Exception) -> Response:
+        _count_refusal(observer, error)
+        return await problem_of(request, error)
+
+    return EventStream(encoded(), failed)
 
 
 def _note_phases(request: Request, timing_ms: Mapping[str, float]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
 
 from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
@@ -20,11 +19,11 @@ from models.load import Loaded, device, load, preferred
 from models.task import WritingTask
 from models.tasks import TASKS
 from service import admission, tracing
-from service.cache import Cache, key_of
+from service.cache import Cache, held_bytes, key_of
 from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
 from service.engine import Engine
-from service.errors import DeadlinePassed, NotReady
+from service.errors import NotReady
 from service.gpu import memory_budget_bytes, visible_gpu
 from service.metrics import Metrics, Observer, render
 from service.settings import ModelSettings, Settings
@@ -154,6 +153,7 @@ class LocalHost:
         }
         limits = admission.Limits(settings.limits.max_waiting_rows, settings.limits.max_waiting_tokens)
         self._running: dict[tuple[str, ...], _Running] = {}
+        self._asked_at = time.monotonic()
         gpu = visible_gpu() if device() == "cuda" else None
         left_bytes: int | None = None
         if gpu is not None:
@@ -180,7 +180,7 @@ class LocalHost:
                 long=loaded.long,
                 long_tokens=card.limits.max_tokens,
             )
-            cache = Cache(settings.cache_mb * 10**6, _bytes) if settings.cache_mb else None
+            cache = Cache[tuple[Any, Timing]](settings.cache_mb * 10**6, held_bytes) if settings.cache_mb else None
             self._running[card.routes] = _Running(loaded, engine, cache)
             observer.describe(version=card.version, precision=card.precision)
 
@@ -224,15 +224,10 @@ class LocalHost:
 
     async def _cached(self, running: _Running, cache: Cache[tuple[Any, Timing]], call: Call) -> tuple[Any, Timing]:
         """The deadline is the caller's own: others may wait longer for the same computation, which has none."""
-        observer, began = self.observer(call.card), time.monotonic()
-
-        try:
-            async with within(call.deadline):
-                (answer, timing), result = await cache.get(key_of(call.request), partial(self._computed, running, call))
-        except DeadlinePassed as error:
-            observer.rejected(error.reason)
-            raise
-        observer.cached(result)
+        began = time.monotonic()
+        async with within(call.deadline):
+            (answer, timing), result = await cache.get(key_of(call.request), partial(self._computed, running, call))
+        self.observer(call.card).cached(result)
         waited = timing if result == "miss" else Timing(queue_s=time.monotonic() - began)
         return answer, replace(waited, cache=result)
 
@@ -241,10 +236,14 @@ class LocalHost:
         task = cast("WritingTask[BaseModel, Any]", running.loaded.task)  # only their requests ask for a stream
         return stream(running.engine, partial(task.draft, call.request), call.deadline, in_thread=call.is_long)
 
+    def asked(self) -> None:
+        """Somebody wants an answer now, whoever gives it: a model, a cache or another process."""
+        self._asked_at = time.monotonic()
+
     def _ready(self, card: ModelCard) -> _Running:
+        self.asked()
         running = self._running.get(card.routes)
         if running is None or not running.is_ready:
-            self.observer(card).rejected(NotReady.reason)
             raise NotReady(f"the model {card.name} is starting", READY_AGAIN_S)
         return running
 
@@ -261,9 +260,8 @@ class LocalHost:
     def pressure(self) -> admission.Pressure:
         """Of all models together: the longest backlog, the highest load, and how long none has had a request."""
         each = [running.engine.pressure() for running in self._running.values()]
-        return admission.Pressure(
-            max(one.backlog_s for one in each), max(one.load for one in each), min(one.idle_s for one in each)
-        )
+        idle_s = min(time.monotonic() - self._asked_at, *(one.idle_s for one in each))
+        return admission.Pressure(max(one.backlog_s for one in each), max(one.load for one in each), idle_s)
 
     def observer(self, card: ModelCard) -> Observer:
         # Another replica's model is asked for here while that replica is away and its path is below our prefix.
@@ -278,7 +276,3 @@ class LocalHost:
         for running in self._running.values():
             running.engine.stop()
         tracing.shutdown()
-
-
-def _bytes(answered: tuple[Any, Timing]) -> int:
-    return len(to_json(answered[0]))

@@ -149,7 +149,7 @@ def record(batch: Batch) -> None:
     epoch_s = time.time() - now
     joined_at, done_at = batch.joined_at or now, batch.done_at or now
     stepping_at = min(joined_at + batch.encode_s, done_at)
-    generated = sum(len(output.tokens) for output in batch.outputs.values())
+    generated = sum(len(output.tokens) for output in list(batch.outputs.values()))  # whose thread may go on
     rows = {"heedful.rows": len(batch.ids)}
     phases: list[tuple[str, float, float, dict[str, int]]] = [("queue", batch.submitted_at, joined_at, rows)]
     if batch.joined_at:

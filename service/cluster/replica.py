@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ray import serve
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs, tracing
+from service import heap, logs, tracing
 from service.autoscaling import BACKLOG, IDLE, LOAD
 from service.callers import Timing
 from service.cluster.canary import DividedHost, Routes
@@ -89,6 +89,7 @@ class ModelReplica(_Process):
     def __serve_build_asgi_app__(self) -> ASGIApp:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+            heap.settle()
             yield
             self._host.stop()
 
@@ -110,6 +111,7 @@ class CanaryReplica(_Process):
         await self._load(settings, name)
         self._cards = {card.routes: card for card in self._host.cards}
         await self._host.start()
+        heap.settle()
 
     async def answer(
         self, routes: Routes, request: BaseModel, left_s: float, is_long: bool, carrier: Mapping[str, str]

@@ -1,16 +1,21 @@
 """Equal requests are computed once, by the cache alone and through a service."""
 
 import asyncio
+import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from models.explain import Unit, Weights
 from models.generation import is_repeatable
 from models.tasks.translation import TranslationRequest
-from service.cache import ENTRY_BYTES, Cache, key_of
+from service.cache import ENTRY_BYTES, Cache, held_bytes, key_of
 from service.contract import CacheResult
 from tests.serving import start, stop
 from tests.tiny import write_bundle
@@ -98,6 +103,18 @@ async def test_the_longest_unused_is_forgotten_first_and_what_is_too_large_is_no
     assert [await get(key) for key in ("a", "b", "a", "c", "a", "b")] == ["miss", "miss", "hit", "miss", "hit", "miss"]
     assert [await get("large", "x" * 2 * ENTRY_BYTES) for _ in range(2)] == ["miss", "miss"]
     assert await get("b") == "hit"
+
+
+def test_an_answer_counts_for_about_the_memory_that_it_takes() -> None:
+    weights = np.random.default_rng(0).random((100, 100)).round(6).tolist()
+    made = json.dumps({"shape": [100, 100], "values": weights})
+    units = json.dumps([{"text": f"word {number}", "start": number, "end": number + 300} for number in range(1000)])
+    for build in (lambda: Weights.model_validate_json(made), lambda: TypeAdapter(list[Unit]).validate_json(units)):
+        tracemalloc.start()
+        answer = build()
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held_bytes(answer) == pytest.approx(taken, rel=0.25)
 
 
 def test_keys_are_equal_for_equal_requests_and_sampling_without_a_seed_has_no_repeatable_answer() -> None:
