@@ -155,10 +155,11 @@ def greedy(logits: Array) -> int:
 def sampling(generation: Generation) -> Choice:
     """Draw from the softmax at `temperature`, cut to `top_k` tokens and then to a probability of `top_p`.
 
-    The random stream is the row's own: Philox keyed by the seed, one uniform number for each token.
+    The random stream is the row's own: Philox keyed by the seed and, in the upper half of the key, the row's number;
+    one uniform number for each token.
     Nucleus sampling is Holtzman et al. 2019 (arXiv 1904.09751).
     """
-    stream = np.random.Generator(np.random.Philox(key=generation.seed))
+    stream = np.random.Generator(np.random.Philox(key=generation.row << 64 | generation.seed))
 
     def choose(logits: Array) -> int:
         kept = np.flatnonzero(np.isfinite(logits))

@@ -1,6 +1,8 @@
 """What a caller may say about decoding, checked against what the bundle's model can do."""
 
 import secrets
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, StringConstraints, WithJsonSchema
@@ -8,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from models.bundle import GenerationDefaults, Limits
 from models.errors import InvalidInput, TooLarge
-from models.task import Generation
+from models.task import Generation, Row, Tokens
 
 T = TypeVar("T")
 
@@ -155,6 +157,11 @@ def generation(parameters: GenerateParameters | None, defaults: GenerationDefaul
         length_penalty=_either(asked.length_penalty, defaults.length_penalty),
         early_stopping=_either(asked.early_stopping, defaults.early_stopping),
     )
+
+
+def rows_of(texts: Iterable[Tokens], settings: Generation) -> list[Row]:
+    """The rows of one request, numbered in their order."""
+    return [Row(tokens, generation=replace(settings, row=number)) for number, tokens in enumerate(texts)]
 
 
 def is_repeatable(request: BaseModel) -> bool:

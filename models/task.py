@@ -29,12 +29,13 @@ class Generation:
         repetition_penalty: divides positive and multiplies negative logits of tokens already produced
             (Keskar et al. 2019).
         no_repeat_ngram_size: no n-gram of this size is produced twice; 0 turns it off.
-        seed: of this row's own random stream, so that a sampled answer does not depend on its neighbours.
+        seed: with `row`, of this row's own random stream, so that a sampled answer does not depend on its neighbours.
         num_beams: continuations that are searched side by side.
         length_penalty: beams are ranked by log-probability ÷ length ** length_penalty.
         early_stopping: True ends the search as soon as `num_beams` continuations have ended; False when no other is
             expected to end better at the length reached, "never" at any length.
         forced_bos_token_id: what this row must begin with, its target language say; None leaves it to the bundle.
+        row: which of its request's rows it is; all of them have one seed, and the same text twice is drawn twice.
     """
 
     max_new_tokens: int
@@ -49,6 +50,7 @@ class Generation:
     length_penalty: float = 1.0
     early_stopping: EarlyStopping = False
     forced_bos_token_id: int | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field
 from models.bundle import Bundle
 from models.errors import BundleError, TooLarge
 from models.explain import Explain, Explanation
-from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
+from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation, rows_of
 from models.surface import Surface
-from models.task import Draft, Row, Solution
+from models.task import Draft, Solution
 from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
 from models.writing import check_texts, origins_of, write_texts
 
@@ -78,7 +78,7 @@ class Summarization:
         origins = [
             origin for index, text in enumerate(texts) for origin in origins_of(index, request.inputs[index], text)
         ]
-        rows = [Row(self._tokenizer.encode(window), generation=settings) for window in windows]
+        rows = rows_of(map(self._tokenizer.encode, windows), settings)
         surfaces = [Surface(window) for window in windows] if self._tokenizer.lower_cases else []
         clean_up = bool(parameters.clean_up_tokenization_spaces)
 

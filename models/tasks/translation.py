@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from models.bundle import Bundle, TargetTokens
 from models.errors import BundleError, InvalidInput, TooLarge
 from models.explain import Explain, Explanation
-from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation
-from models.task import Draft, Row, Solution
+from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation, rows_of
+from models.task import Draft, Solution
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
 from models.writing import check_texts, origins_of, write_texts
 
@@ -104,7 +104,7 @@ class Translation:
             for index, text in enumerate(texts)
             for origin in origins_of(index, request.inputs[index], [piece.text for piece in text if piece.is_sentence])
         ]
-        rows = [Row(tokenizer.encode(origin.piece), generation=settings) for origin in origins]
+        rows = rows_of((tokenizer.encode(origin.piece) for origin in origins), settings)
         clean_up = bool(parameters.clean_up_tokenization_spaces)
 
         def join(translated: Sequence[str], whole: bool) -> list[str]:

@@ -112,6 +112,17 @@ def test_other_seeds_draw_other_tokens() -> None:
     assert len({sampling(Generation(8, do_sample=True, seed=seed))(logits) for seed in range(50)}) > 40
 
 
+def test_rows_with_one_seed_draw_each_for_itself() -> None:
+    logits = np.zeros(1000, np.float32)
+    seeded = Generation(8, do_sample=True, seed=2**63 - 1)
+    rows = [sampling(replace(seeded, row=row)) for row in range(50)]
+    assert len({choose(logits) for choose in rows}) > 40
+    again, alone = sampling(replace(seeded, row=49)), np.random.Generator(np.random.Philox(key=seeded.seed))
+    again(logits)
+    assert rows[49](logits) == again(logits)
+    assert sampling(seeded)(logits) == int(alone.random() * 1000), "the first row draws by the seed alone"
+
+
 def test_drawn_frequencies_are_the_softmax_at_the_temperature() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.2], np.float32))
     choose = sampling(Generation(8, do_sample=True, temperature=0.5, seed=7))

@@ -150,6 +150,14 @@ def test_samples_differ_unless_seeded(translation: Translation) -> None:
     assert _generation(translation, do_sample=True, seed=0).seed == 0
 
 
+@pytest.mark.parametrize("kind", ["translation", "summarization"])
+def test_rows_of_a_request_are_numbered(kind: str, request: pytest.FixtureRequest) -> None:
+    """Sentences, windows and texts: whatever would draw alike otherwise."""
+    rows, _ = run(request.getfixturevalue(kind), {"inputs": ["the fox jumps. " * 6, "the fox jumps.", "winter"]})
+    assert [row.generation.row for row in rows if row.generation] == list(range(len(rows)))
+    assert len(rows) > 3
+
+
 def test_rows_hold_int64_tokens_within_the_limit(translation: Translation) -> None:
     rows, _ = run(translation, {"inputs": "the fox"})
     assert rows[0].tokens.dtype == np.int64
