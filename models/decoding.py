@@ -166,12 +166,13 @@ def sampling(generation: Generation) -> Choice:
         if 0 < generation.top_k < len(kept):
             kept = kept[np.argpartition(-logits[kept], generation.top_k - 1)[: generation.top_k]]
         order = kept[np.lexsort((kept, -logits[kept]))]
-        scaled = logits[order].astype(np.float64) / generation.temperature
-        cumulative = np.cumsum(np.exp(scaled - scaled[0]))
+        with np.errstate(over="ignore"):  # minus infinity then: nearly no temperature leaves nothing but the likeliest
+            scaled = (logits[order].astype(np.float64) - logits[order[0]]) / generation.temperature
+        cumulative = np.cumsum(np.exp(scaled))
         within = int(np.searchsorted(cumulative, generation.top_p * cumulative[-1])) + 1
         cumulative = cumulative[: min(within, len(cumulative))]
         drawn = int(np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right"))
-        return int(order[min(drawn, len(order) - 1)])
+        return int(order[min(drawn, len(cumulative) - 1)])
 
     return choose
 

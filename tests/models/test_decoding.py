@@ -134,6 +134,13 @@ def test_drawn_frequencies_are_the_softmax_at_the_temperature() -> None:
         assert abs(counts[token] - draws * probability) < 4 * deviation
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-9])
+def test_next_to_no_temperature_leaves_the_likeliest(temperature: float) -> None:
+    logits = np.array([-8.0, 9.5, 12.25, 9.5], np.float32)
+    choose = sampling(Generation(8, do_sample=True, temperature=temperature))
+    assert {choose(logits.copy()) for _ in range(50)} == {2}
+
+
 def test_forbidden_tokens_are_not_drawn() -> None:
     logits = np.array([5.0, -np.inf, 5.0], np.float32)
     choose = sampling(Generation(8, do_sample=True, temperature=5.0))
