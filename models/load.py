@@ -19,6 +19,7 @@ from models.session import Session, open_session, provider
 from models.shortlist import Shortlist
 from models.task import Model, Task
 from models.tasks import TASKS
+from models.tasks.recommendation import check_catalogue
 
 EXPLAINED_TOKENS = 128
 """Tokens that are read at once to explain an answer: few, since answers share the processor with it."""
@@ -146,6 +147,9 @@ def _load(
     roles.discard("explain")
     if roles == {"forward"}:
         forward = session("forward")
+        scored = forward.outputs["scores"].shape[-1] if "scores" in forward.outputs else None
+        if bundle.manifest.catalogue is not None and isinstance(scored, int):
+            check_catalogue(bundle.path(bundle.manifest.catalogue), scored)
         explains = Explainer(Encoder(forward, slots=MOST_ROWS, budget_tokens=EXPLAINED_TOKENS), show, None)
         passes = partial(Encoder, forward, slots=slots, budget_tokens=budget_tokens)
         return _Parts(passes(), explains, passes(), footprint)

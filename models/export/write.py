@@ -22,7 +22,7 @@ from models.bundle import (
     Precision,
     open_bundle,
 )
-from models.errors import InvalidInput
+from models.errors import BundleError, InvalidInput
 from models.export.card import model_card
 from models.export.checkpoint import Checkpoint, open_checkpoint, recognise
 from models.export.errors import ExportError
@@ -39,7 +39,7 @@ from models.export.staging import require_place, require_space, staging
 from models.export.tokenizer import TOKENIZER_FILE, Converted, converted_tokenizer
 from models.task import Row, Task
 from models.tasks import TASKS
-from models.tasks.recommendation import Recommendation
+from models.tasks.recommendation import Recommendation, check_catalogue
 from models.tasks.translation import Translation
 
 CATALOGUE_FILE = "catalogue.json"
@@ -100,6 +100,8 @@ def export(
             tokens = narrowed(converted.languages, languages, generation)
             languages = Languages(source=languages.source, target=tuple(tokens.target))
         example = recipe.example or example_request(task, source, tokens)
+        if task == Recommendation.id:
+            _require_items(source / ITEMS_FILE, checkpoint.vocabulary - 1)
         manifest = Manifest.model_construct(  # unchecked, since a bundle has graphs: it is checked when it is opened
             schema_version=1,
             name=recipe.name,
@@ -158,6 +160,13 @@ def export(
         (staged / CARD_FILE).write_text(card, encoding="utf-8")
         seal(manifest, staged)
     return open_bundle(out), parities
+
+
+def _require_items(path: Path, scored: int) -> None:
+    try:
+        check_catalogue(path, scored)
+    except BundleError as error:
+        raise ExportError(str(error)) from error
 
 
 def _compact(source: Path, target: Path) -> File | None:

@@ -1,5 +1,6 @@
 """Recommendation: what a customer with this history of items is likely to take next."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,12 +31,26 @@ def read_catalogue(path: Path) -> list[CatalogueItem]:
     """A bundle's items in the order of their ids in the model.
 
     Raises:
-        BundleError: the file is not a catalogue.
+        BundleError: the file is not a catalogue, or an item stands in it twice.
     """
     try:
-        return TypeAdapter(list[CatalogueItem]).validate_json(path.read_bytes())
+        entries = TypeAdapter(list[CatalogueItem]).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path}: not a catalogue: {error}") from error
+    item, times = Counter(entry.item for entry in entries).most_common(1)[0] if entries else ("", 0)
+    if times > 1:
+        raise BundleError(f"{path}: each item may stand in a catalogue once, {item!r} stands there {times} times")
+    return entries
+
+
+def check_catalogue(path: Path, scored: int) -> None:
+    """Refuse a catalogue that does not name each of the items that the model scores.
+
+    Raises:
+        BundleError: it has more or fewer, or see `read_catalogue`.
+    """
+    if (listed := len(read_catalogue(path))) != scored:
+        raise BundleError(f"{path}: a catalogue must list the {scored} items that its model scores, got {listed}")
 
 
 class RecommendationInputs(Closed):

@@ -1,6 +1,7 @@
 """Checkpoints that cannot be exported, and the sentence that says why."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,23 @@ def test_a_family_serves_its_own_tasks_only(tmp_path: Path) -> None:
         ExportError, match="a marian checkpoint serves translation or summarization, not recommendation"
     ):
         export(marian(tmp_path / "c"), "recommendation", tmp_path / "b", recipe("recommendation"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (lambda items: items[:-1], "must list the 50 items that its model scores, got 49"),
+        (lambda items: [*items, {"item": "more", "title": "More"}], "50 items that its model scores, got 51"),
+        (lambda items: [*items[:-1], items[0]], "each item may stand in a catalogue once, 'item 1' stands there 2"),
+    ],
+)
+def test_items_that_are_not_the_checkpoints_are_refused(
+    tmp_path: Path, entries: Callable[[list[Any]], list[Any]], message: str
+) -> None:
+    path = sasrec(tmp_path / "c") / "items.json"
+    path.write_text(json.dumps(entries(json.loads(path.read_text()))))
+    with pytest.raises(ExportError, match=rf"items\.json: .*{message}"):
+        export(path.parent, "recommendation", tmp_path / "b", recipe("recommendation"))
 
 
 def test_more_positions_than_the_checkpoint_has_are_refused(tmp_path: Path) -> None:

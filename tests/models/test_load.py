@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.bundle import MANIFEST
+from models.bundle import MANIFEST, sha256_of
 from models.encoder import Encoder
 from models.errors import BundleError
 from models.load import load, preferred
@@ -63,6 +63,26 @@ def test_a_manifest_that_does_not_fit_the_model_is_refused(
     tmp_path: Path, field: str, value: str | None, message: str
 ) -> None:
     folder = changed(TRANSLATION, tmp_path / "bundle", lambda manifest: manifest.update({field: value}))
+    with pytest.raises(BundleError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (lambda items: items[:-1], "must list the 3145 items that its model scores, got 3144"),
+        (lambda items: [*items, {"item": "more", "title": "More"}], "3145 items that its model scores, got 3146"),
+        (lambda items: [*items[:-1], items[0]], "each item may stand in a catalogue once, .* stands there 2 times"),
+    ],
+)
+def test_a_catalogue_that_is_not_the_models_is_refused(
+    tmp_path: Path, entries: Callable[[list[Any]], list[Any]], message: str
+) -> None:
+    catalogue = tmp_path / "catalogue.json"
+    catalogue.write_text(json.dumps(entries(json.loads((RECOMMENDATION / "catalogue.json").read_text()))))
+    described = {"sha256": sha256_of(catalogue), "bytes": catalogue.stat().st_size}
+    folder = changed(RECOMMENDATION, tmp_path / "bundle", lambda manifest: manifest["catalogue"].update(described))
+    shutil.copyfile(catalogue, folder / "catalogue.json")
     with pytest.raises(BundleError, match=message):
         load(folder)
 
