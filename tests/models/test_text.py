@@ -123,7 +123,7 @@ def test_windows_cover_every_token_of_the_context(
 def test_words_are_those_that_the_tokenizer_says(tokenizer: Tokenizer, context: str) -> None:
     found = tokenizer._tokenizer.encode(context, add_special_tokens=False)
     window = next(tokenizer.question_windows("who knows", context, max_tokens=1000, doc_stride=0))
-    assert list(window.words) == [found.word_to_chars(word) for word in found.word_ids]
+    assert list(window.words) == [found.word_to_chars(word) for word in found.word_ids if word is not None]
 
 
 def test_a_question_is_cut_only_when_asked(tokenizer: Tokenizer) -> None:
