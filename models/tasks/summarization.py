@@ -56,7 +56,11 @@ class Summarization:
         self._defaults = manifest.generation
         self._limits = manifest.limits
         self._language = manifest.languages.source[0]
-        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), prefix=manifest.generation.prefix)
+        self._tokenizer = Tokenizer(
+            bundle.path(manifest.tokenizer),
+            prefix=manifest.generation.prefix,
+            out_of_vocabulary=manifest.out_of_vocabulary,
+        )
 
     def solve(self, request: SummarizationRequest) -> Solution[list[SummarizationAnswer]]:
         """Summarize each text.

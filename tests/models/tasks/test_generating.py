@@ -1,12 +1,14 @@
 """Translation and summarization: which rows a text becomes, and how their outputs become one text again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from models.bundle import OutOfVocabulary
 from models.errors import InvalidInput, TooLarge
 from models.task import Generation, Output, Row
 from models.tasks.summarization import Summarization, SummarizationRequest
@@ -106,6 +108,15 @@ def test_summaries_of_windows_are_ended_like_sentences(summarization: Summarizat
     rows, (answer,) = run(summarization, {"inputs": "the fox jumps. " * 6}, lambda row: row.tokens.tolist()[1:3])
     assert len(rows) > 1
     assert answer == " ".join(["The fox."] * len(rows))
+
+
+def test_pieces_that_a_summarizer_has_no_id_for_are_read_as_unknown(tmp_path: Path) -> None:
+    bundle = bundle_of("summarization", tmp_path, max_tokens=12)
+    (whole,), _ = run(Summarization(bundle), {"inputs": "the fox"})
+    lacking = OutOfVocabulary(first_id=int(whole.tokens.max()), unknown_token_id=1)
+    manifest = bundle.manifest.model_copy(update={"out_of_vocabulary": lacking})
+    (row,), _ = run(Summarization(replace(bundle, manifest=manifest)), {"inputs": "the fox"})
+    assert row.tokens.tolist() == [1 if token == lacking.first_id else token for token in whole.tokens.tolist()]
 
 
 def test_summarization_can_be_cut_or_refused(summarization: Summarization) -> None:
