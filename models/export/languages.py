@@ -73,6 +73,20 @@ def settled(folder: Path, task: str, asked: Languages, known: LanguageTokens | N
     return found
 
 
+def require_pair(folder: Path, languages: Languages) -> None:
+    """Refuse languages that a T5 has no prefix for: it would read a source without knowing what to do with it.
+
+    Raises:
+        ExportError: its settings name pairs of languages, and this is none of them.
+    """
+    asked = " to ".join("_".join(codes) for codes in (languages.source, languages.target))
+    if (pairs := _pairs(folder)) and asked not in pairs:
+        raise ExportError(
+            f"the checkpoint has settings for {_some(pairs)}, not for {asked}: give one of these pairs with"
+            " --source-language and --target-language, or the prefix of another as generation.prefix in a recipe"
+        )
+
+
 def narrowed(known: LanguageTokens, languages: Languages, generation: GenerationDefaults) -> LanguageTokens:
     """The tokens of these languages, and which of them the checkpoint takes when nobody says any.
 

@@ -28,7 +28,7 @@ from models.export.checkpoint import Checkpoint, open_checkpoint, recognise
 from models.export.errors import ExportError
 from models.export.examples import ITEMS_FILE
 from models.export.examples import example as example_request
-from models.export.languages import narrowed, settled
+from models.export.languages import narrowed, require_pair, settled
 from models.export.memory import trim
 from models.export.parity import Parity, answers, compare, random_rows, require_parity
 from models.export.precisions import BYTES_PER_PARAMETER, Report, describe, write_graphs
@@ -87,7 +87,7 @@ def export(
     if parallel is not None:
         report(f"learning a shortlist from {parallel}")
         learned = learn(parallel, source, task, converted, found.vocabulary)
-    languages = settled(source, task, recipe.languages, converted.languages if converted else None)
+    languages = _languages(source, task, recipe, converted)
     report(f"reading {source}")
     family, checkpoint = open_checkpoint(source)
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
@@ -160,6 +160,13 @@ def export(
         (staged / CARD_FILE).write_text(card, encoding="utf-8")
         seal(manifest, staged)
     return open_bundle(out), parities
+
+
+def _languages(source: Path, task: str, recipe: Recipe, converted: Converted | None) -> Languages:
+    languages = settled(source, task, recipe.languages, converted.languages if converted else None)
+    if task == Translation.id and recipe.generation.prefix is None:
+        require_pair(source, languages)
+    return languages
 
 
 def _require_items(path: Path, scored: int) -> None:

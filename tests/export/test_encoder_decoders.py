@@ -9,12 +9,15 @@ import pytest
 
 from models.bundle import Languages
 from models.export.checkpoint import open_checkpoint
+from models.export.errors import ExportError
 from models.export.parity import FP32_TOLERANCE, answers, compare, random_rows, require_parity
+from models.export.recipe import Decoding
 from models.export.reference import load_reference
 from models.export.replay import replay
 from models.export.tokenizer import original_tokenizer
+from models.export.write import export
 from models.task import Generation, Row
-from tests.export.checkpoints import TEXT
+from tests.export.checkpoints import TEXT, recipe
 from tests.export.encoder_decoders import ENCODER_DECODERS, OPUS_LANGUAGES, T5_TASKS, m2m_100, t5
 from tests.export.exported import Exported
 
@@ -138,6 +141,32 @@ def test_settings_of_a_task_are_those_of_its_languages(tmp_path: Path) -> None:
     assert own is not None
     assert (other.prefix, other.repetition_penalty) == ("", 1.0)
     assert (own.prefix, own.repetition_penalty) == ("translate English to French: ", 1.2)
+
+
+class Reading(Exception):
+    """The checkpoint is being read, so that nothing was found in what stands beside it."""
+
+
+def report(step: str) -> None:
+    if step.startswith("reading"):
+        raise Reading
+
+
+@pytest.mark.parametrize(
+    ("languages", "changes", "refusal"),
+    [
+        (Languages(source=("en",), target=("it",)), {}, "settings for en to de, en to fr, not for en to it: give one"),
+        (Languages(source=("en", "de"), target=("fr",)), {}, "not for en_de to fr: give one"),
+        (Languages(source=("en",), target=("it",)), {"generation": Decoding(prefix="Say it in Italian: ")}, None),
+        (Languages(source=("en",), target=("de",)), {}, None),
+    ],
+)
+def test_a_pair_of_languages_without_a_prefix_is_refused(
+    tmp_path: Path, languages: Languages, changes: Mapping[str, Any], refusal: str | None
+) -> None:
+    folder, asked = t5(tmp_path / "t5"), recipe("translation", languages=languages, **changes)
+    with pytest.raises(ExportError if refusal else Reading, match=refusal):
+        export(folder, "translation", tmp_path / "bundle", asked, report=report)
 
 
 def test_limits_default_to_the_positions_of_the_checkpoint_or_to_what_t5_was_trained_on(tmp_path: Path) -> None:
