@@ -64,15 +64,24 @@ class ClusterHost:
         return self._observers[card.routes]
 
     async def _ask(self, application: str, method: str) -> list[Any]:
-        """What every replica of the application answers; nothing while there is none."""
+        """What each replica of the application answers in time; nothing while there is none."""
+        until = asyncio.get_running_loop().time() + ASK_TIMEOUT_S
         try:
-            if application not in self._handles:
-                self._handles[application] = await asyncio.to_thread(serve.get_app_handle, application)
-            asked = self._handles[application].broadcast(method)
-            answers = await asked.results_async(timeout_s=ASK_TIMEOUT_S, return_exceptions=True)
+            async with asyncio.timeout_at(until):
+                if application not in self._handles:
+                    self._handles[application] = await asyncio.to_thread(serve.get_app_handle, application)
+                asked = self._handles[application].broadcast(method)
+                # Its public `results_async` has one time-out for all: a slow replica would take the others' answers.
+                results: list[Any] = await asked._fetch_replica_results_async()  # noqa: SLF001
         except (RayServeException, TimeoutError):
             return []
+        answers = await asyncio.gather(*(_answer(result, until) for result in results), return_exceptions=True)
         return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def _answer(result: Any, until: float) -> Any:
+    async with asyncio.timeout_at(until):
+        return await result.get_async()
 
 
 def _may_have_none(application: Application) -> bool:

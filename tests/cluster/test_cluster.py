@@ -162,6 +162,20 @@ async def test_a_killed_replica_costs_no_answer(cluster: Service, http: httpx.Cl
     await until(lambda: len(samples(http, "heedful_model_info", model="slow")) == 2)
 
 
+def test_a_replica_that_stands_still_is_left_out_of_the_page_and_the_others_are_not(
+    cluster: Service, http: httpx.Client
+) -> None:
+    standing, _ = named("ray::ServeReplica:models:", processes(cluster))
+    standing.suspend()
+    try:
+        found = {model: len(samples(http, "heedful_model_info", model=model)) for model in ("quick", "slow")}
+        ready = http.get("/readyz")
+    finally:
+        standing.resume()
+    assert found == {"quick": 1, "slow": 2}
+    assert ready.status_code == 200, ready.text
+
+
 @pytest.mark.parametrize(("application", "path"), [("slow", SLOW), ("models", QUICK)])
 def test_a_model_whose_application_is_gone_answers_503(
     cluster: Service, http: httpx.Client, application: str, path: str
