@@ -6,24 +6,33 @@ HAProxy has no weights and an application of Ray Serve one entrance, so that the
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
+from grpc.aio import AioRpcError  # type: ignore[import-untyped]
 from pydantic import BaseModel
 from ray import serve
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
 from service import tracing
 from service.admission import time_left_s
-from service.callers import Timing
+from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
+from service.errors import Broken, Draining, NotReady
 from service.hosting import Call, LocalHost
 from service.metrics import Observer
 from service.releases import goes_to_canary
 
 logger = logging.getLogger("heedful.cluster")
+
+# For a replica of the canary to take a request. Ray would wait for one without end; how long the answer then takes is
+# the model's business.
+TAKE_TIMEOUT_S = 1.0
+
+AWAY = (RayServeException, RayError, AioRpcError, TimeoutError, NotReady, Draining, Broken)
 
 Routes = tuple[str, ...]
 
@@ -31,8 +40,8 @@ Routes = tuple[str, ...]
 class DividedHost:
     """The models of the stable replica, with a share of their requests answered by their canaries.
 
-    A canary that cannot be reached costs nothing: the stable version answers. What the canary itself refuses, such as
-    an input that is too long, is refused.
+    A canary that cannot answer costs a moment at most: the stable version answers, unless the caller has already been
+    told a part. What the canary itself refuses, such as an input that is too long, is refused.
 
     Args:
         stable: the models of this process.
@@ -51,11 +60,10 @@ class DividedHost:
         if self._is_stable(call):
             return await self._stable.answer(call)
         try:
-            handle = await self._canary()
-            answer: tuple[Any, Timing] = await handle.answer.remote(*_arguments(call))
-        except RayTaskError as error:
-            raise error.cause from None
-        except (RayServeException, RayActorError) as error:
+            async with within(call.deadline), self._taken(call, "answer") as response:
+                with _as_raised():
+                    answer: tuple[Any, Timing] = await response
+        except AWAY as error:
             _missed(call, error)
             return await self._stable.answer(call)
         return answer
@@ -64,15 +72,11 @@ class DividedHost:
         if not self._is_stable(call):
             spoken = False
             try:
-                handle = await self._canary()
-                streaming: DeploymentHandle[Any] = handle.options(stream=True)
-                events = cast("DeploymentResponseGenerator[StreamEvent]", streaming.stream.remote(*_arguments(call)))
-                async for event in events:
-                    spoken = True
-                    yield event
-            except RayTaskError as error:
-                raise error.cause from None
-            except (RayServeException, RayActorError) as error:
+                async with self._taken(call, "stream", stream=True) as events:
+                    while (event := await _next(events, call.deadline)) is not None:
+                        spoken = True
+                        yield event
+            except AWAY as error:
                 if spoken:
                     raise
                 _missed(call, error)
@@ -93,10 +97,47 @@ class DividedHost:
     def _is_stable(self, call: Call) -> bool:
         return not goes_to_canary(call.request_id, self._percents.get(call.card.routes, 0))
 
+    @asynccontextmanager
+    async def _taken(self, call: Call, method: str, *, stream: bool = False) -> AsyncGenerator[Any]:
+        """The response of a replica of the canary that has taken the request; cancelled at the end.
+
+        Half of the time that is left is kept for the stable version.
+
+        Raises:
+            TimeoutError: none did in time.
+        """
+        left_s = time_left_s(call.deadline, time.monotonic()) or 0.0
+        async with AsyncExitStack() as chosen:
+            async with asyncio.timeout(min(TAKE_TIMEOUT_S, left_s / 2)):
+                handle = (await self._canary()).options(method_name=method, stream=stream)
+                replica = await chosen.enter_async_context(handle.choose_replica())
+            response = handle.dispatch(replica, *_arguments(call))
+            try:
+                yield response
+            finally:
+                response.cancel()  # type: ignore[no-untyped-call]
+
     async def _canary(self) -> DeploymentHandle[Any]:
         if self._handle is None:
             self._handle = await asyncio.to_thread(serve.get_app_handle, self._application)
         return self._handle
+
+
+async def _next(events: Any, deadline: float) -> StreamEvent | None:
+    """The next event; None after the last. Each is bounded by itself: another task may ask for the next one."""
+    async with within(deadline):
+        with _as_raised():
+            event: StreamEvent | None = await anext(events, None)
+    return event
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    """What the canary raised, without Ray's wrapping."""
+    try:
+        yield
+    except RayTaskError as error:
+        raise error.cause from None
 
 
 def _arguments(call: Call) -> tuple[Routes, BaseModel, float, bool, dict[str, str]]:
@@ -106,4 +147,5 @@ def _arguments(call: Call) -> tuple[Routes, BaseModel, float, bool, dict[str, st
 
 
 def _missed(call: Call, error: Exception) -> None:
-    logger.warning("request_id=%s the canary is away, the stable version answers: %s", call.request_id, error)
+    reason = " ".join(repr(error).split())
+    logger.warning("request_id=%s the canary is away, the stable version answers: %s", call.request_id, reason)
