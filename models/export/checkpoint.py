@@ -116,6 +116,12 @@ _ENCODER_DECODERS: Mapping[str, Any] = {
 }
 
 
+_WRITING = ("ForConditionalGeneration", "Model", "PointerBart")
+"""How the names of classes end whose weights are all that writes text takes; `BartModel` has the same as its
+`BartForConditionalGeneration`. A classifier has them too, but they were trained for something else.
+"""
+
+
 def recognise(folder: Path, task: str | None = None) -> Recognised:
     """What kind of checkpoint a directory holds.
 
@@ -123,7 +129,8 @@ def recognise(folder: Path, task: str | None = None) -> Recognised:
         task: that it must serve.
 
     Raises:
-        ExportError: no configuration, an unknown family, one for other tasks, or no safetensors.
+        ExportError: no configuration, an unknown family, one for other tasks, weights of a classifier, or no
+            safetensors.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
@@ -145,10 +152,16 @@ def recognise(folder: Path, task: str | None = None) -> Recognised:
 def _recognised(config: Mapping[str, Any]) -> Recognised | None:
     """By `model_type`; an encoder-decoder may also be one that only answers questions."""
     family, vocabulary = config["model_type"], config.get("vocab_size")
-    answers_questions = any("ForQuestionAnswering" in name for name in config.get("architectures") or ())
+    architectures = config.get("architectures") or ()
+    answers_questions = any("ForQuestionAnswering" in name for name in architectures)
     if family == "sasrec":
         return Recognised(family, NextItem.tasks, None, lambda folder: NextItem(SasRec.load(folder)))
     if family in _ENCODER_DECODERS and not answers_questions:
+        if architectures and not any(name.endswith(_WRITING) for name in architectures):
+            raise ExportError(
+                f"architectures in {CONFIG_FILE} must name a class that writes text, as"
+                f" {_ENCODER_DECODERS[family].__name__}, got {', '.join(architectures)}"
+            )
         load = _from_transformers(_ENCODER_DECODERS[family], EncoderDecoder)
         return Recognised(family, EncoderDecoder.tasks, vocabulary, load)
     if family in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES:
@@ -164,7 +177,8 @@ def open_checkpoint(folder: Path) -> tuple[str, Checkpoint]:
         The family, which is `model_type` of config.json, and the checkpoint.
 
     Raises:
-        ExportError: no configuration, an unknown family, no safetensors, or weights that do not fit.
+        ExportError: no configuration, an unknown family, weights of a classifier, no safetensors, or weights that do
+            not fit.
     """
     found = recognise(folder)
     try:

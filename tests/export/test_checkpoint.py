@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertModel
 
 from models.bundle import Limits
 from models.export.checkpoint import open_checkpoint
 from models.export.errors import ExportError
 from models.export.recipe import read_recipe
 from models.export.write import export
-from tests.export.checkpoints import bart, bert, marian, recipe, sasrec
+from tests.export.checkpoints import SIZES, bart, bert, marian, recipe, sasrec
 
 
 def test_a_folder_without_a_configuration_is_no_checkpoint(tmp_path: Path) -> None:
@@ -54,6 +54,26 @@ def test_a_head_that_was_never_trained_is_not_made_up(tmp_path: Path) -> None:
     BertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ExportError, match=r"weights are missing: qa_outputs\.bias, qa_outputs\.weight"):
         open_checkpoint(tmp_path)
+
+
+def test_a_classifier_is_no_model_that_writes_text(tmp_path: Path) -> None:
+    """Its weights are those of one, so that none is missing: the output layer is the embeddings."""
+    folder = tmp_path / "classifier"
+    BartForSequenceClassification(BartConfig(**SIZES)).save_pretrained(folder)
+    with pytest.raises(
+        ExportError, match=r"must name a class that writes text, as BartFor.*, got BartForSequenceClass"
+    ):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("architectures", [["BartForConditionalGeneration"], ["BartModel"], [], None])
+def test_weights_of_a_writer_are_known_by_their_class_or_taken_for_them(
+    tmp_path: Path, architectures: list[str] | None
+) -> None:
+    folder = bart(tmp_path / "writer")
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": architectures}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(folder)[0] == "bart"
 
 
 def test_a_family_serves_its_own_tasks_only(tmp_path: Path) -> None:
