@@ -1,4 +1,5 @@
 import json
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from models.bundle import MANIFEST, open_bundle, sha256_of
 from models.errors import BundleError
 from models.packing import pack
-from models.session import open_session
+from models.session import open_session, saturates
 from models.task import Row
 from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, opened, session
 
@@ -122,3 +123,33 @@ def test_memory_does_not_grow_with_the_shapes_that_come_by() -> None:
 
     before = resident_after(range(384, 385))  # the longest one, so that no room is lacking afterwards
     assert resident_after(range(200, 384, 8)) - before < 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "fma avx2", True),
+        ("x86_64", "avx2 avx512f avx512bw avx512vl", True),
+        ("x86_64", "avx2 avx512f avx512bw avx512vl avx512_vnni", False),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("AMD64", "", True),
+        ("aarch64", "asimd asimddp", False),
+    ],
+)
+def test_sums_are_clipped_by_an_x86_without_vnni(machine: str, flags: str, expected: bool) -> None:
+    cpuinfo = f"processor\t: 0\nmodel name\t: A processor\nflags\t\t: fpu sse4_1 {flags}\nbugs\t\t: none\n"
+    assert saturates(machine, cpuinfo if flags else "") == expected
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_products_are_exact_on_every_processor(monkeypatch: pytest.MonkeyPatch, clips: bool) -> None:
+    """Weights as uint8 give the same bits as int8, where the processor can multiply by both."""
+    monkeypatch.setattr("models.session._saturates_here", lambda: clips)
+    told = open_session(opened(QUESTION_ANSWERING), "int8", "forward")
+    entry = told._session.get_session_options().get_session_config_entry("session.x64quantprecision")
+    assert entry == ("1" if clips else "0")
+    tokens = np.random.default_rng(1).integers(1000, 2000, 60)
+    feeds = pack([Row(tokens, np.zeros(60, np.int64))]).feeds(told.inputs)
+    usual = session(QUESTION_ANSWERING, "forward").run(feeds)
+    if clips or not saturates(platform.machine(), Path("/proc/cpuinfo").read_text()):
+        assert all(np.array_equal(array, usual[name]) for name, array in told.run(feeds).items())
