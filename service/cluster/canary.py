@@ -106,6 +106,7 @@ class DividedHost:
         Raises:
             TimeoutError: none did in time.
         """
+        self._stable.asked()  # so that it is not taken for idle, with whom the canary would go
         left_s = time_left_s(call.deadline, time.monotonic()) or 0.0
         async with AsyncExitStack() as chosen:
             async with asyncio.timeout(min(TAKE_TIMEOUT_S, left_s / 2)):

@@ -93,6 +93,12 @@ class Stable:
 
     cards: tuple[ModelCard, ...] = ()
 
+    def __init__(self) -> None:
+        self.noticed = 0
+
+    def asked(self) -> None:
+        self.noticed += 1
+
     async def answer(self, call: Call) -> tuple[str, Timing]:
         time_left_s(call.deadline, time.monotonic())
         return "stable", Timing()
@@ -164,7 +170,8 @@ def _call(asked: Asked, within_s: float = PATIENCE_S) -> Call:
 async def _outcomes(folder: Path) -> dict[str, str]:
     from service.cluster.canary import DividedHost
 
-    host = DividedHost(cast("LocalHost", Stable()), {ROUTES: 100.0}, NAME)
+    stable = Stable()
+    host = DividedHost(cast("LocalHost", stable), {ROUTES: 100.0}, NAME)
     while (await host.answer(_call(Asked())))[0] != NAME:
         pass  # on a busy machine, the first time may take longer than the stable side waits
     callers = Callers(host)
@@ -183,6 +190,7 @@ async def _outcomes(folder: Path) -> dict[str, str]:
     for ask in (callers.answer, callers.stream):
         await ask("none", Asked())
         await ask("none and little time", Asked(), 0.8)
+    callers.told["all were noticed"] = str(stable.noticed >= len(callers.told))
     return callers.told
 
 

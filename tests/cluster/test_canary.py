@@ -34,6 +34,7 @@ TOLD = {
     "stream: dies later": "canary ActorUnavailableError",
     "stream: none": "stable end",
     "stream: none and little time": "stable end",
+    "all were noticed": "True",
 }
 
 
