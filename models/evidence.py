@@ -48,18 +48,20 @@ def explain_span(
     *,
     texts: tuple[str, str],
     answer: Span,
+    at: int,
     tokenizer: Tokenizer,
     max_answer_tokens: int,
 ) -> Solution[Explanation]:
-    """An explanation of a single part: the window that gives the answer the largest logit.
+    """An explanation of a single part: the window in which the answer was found.
 
     Args:
         windows: all that were read, with their outputs.
         texts: question and context.
         answer: characters of the context; empty where there is none.
+        at: which window gives it the largest logit. It need not hold all of an answer that was widened to words.
     """
-    at, first, last = _found(windows, outputs, answer)
     window = windows[at]
+    first, last = _tokens(window, answer)
     row = Row(window.tokens, window.segments)
     words = _words(window, *texts)
     rows = [replace(row, purpose="attention")] if "attention" in asked.method else []
@@ -153,22 +155,10 @@ class _Rest:
         return total, float(start[0] + end[0]), start, end
 
 
-def _found(windows: Sequence[Window], outputs: Sequence[Output], answer: Span) -> tuple[int, int, int]:
-    """The window that says most for the answer, and its first and last token there; token 0 stands for no answer."""
-    if answer[0] == answer[1]:
-        nothing = [output.arrays["start_logits"][0] + output.arrays["end_logits"][0] for output in outputs]
-        return int(np.argmin(nothing)), 0, 0
-    best, place = -np.inf, (0, 0, 0)
-    for at, (window, output) in enumerate(zip(windows, outputs, strict=True)):
-        begin, end = _stretch(window)
-        inside = [index for index, span in enumerate(window.spans) if span[0] < answer[1] and answer[0] < span[1]]
-        if not inside or begin > answer[0] or end < answer[1]:
-            continue
-        first, last = (window.context.start + index for index in (inside[0], inside[-1]))
-        logit = float(output.arrays["start_logits"][first] + output.arrays["end_logits"][last])
-        if logit > best:
-            best, place = logit, (at, first, last)
-    return place
+def _tokens(window: Window, answer: Span) -> Span:
+    """The first and last token of the answer that the window holds; token 0 stands for no answer."""
+    inside = [index for index, span in enumerate(window.spans) if span[0] < answer[1] and answer[0] < span[1]]
+    return (window.context.start + inside[0], window.context.start + inside[-1]) if inside else (0, 0)
 
 
 def _stretch(window: Window) -> Span:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,9 +68,12 @@ class QuestionAnsweringAnswer(Closed):
 
 @dataclass(frozen=True, slots=True)
 class _Span:
+    """Characters of the context, and the window that gives them this logit."""
+
     start: int
     end: int
     logit: float
+    window: int
 
 
 class QuestionAnswering:
@@ -114,7 +118,7 @@ class QuestionAnswering:
             check_span(request.explain, self._bundle, self._tokenizer, windows, context)
         outputs = yield [Row(window.tokens, window.segments) for window in windows]
         max_answer_tokens = parameters.max_answer_len or MAX_ANSWER_TOKENS
-        answers = _answers(
+        answers, at = _answers(
             context,
             windows,
             outputs,
@@ -122,7 +126,8 @@ class QuestionAnswering:
             max_answer_tokens=max_answer_tokens,
             to_words=parameters.align_to_words is not False,
             may_be_empty=bool(parameters.handle_impossible_answer),
-        )[:top_k]
+        )
+        answers = answers[:top_k]
         if request.explain is not None:
             explanation = yield from explain_span(
                 request.explain,
@@ -130,6 +135,7 @@ class QuestionAnswering:
                 outputs,
                 texts=(question, context),
                 answer=(answers[0].start, answers[0].end),
+                at=at,
                 tokenizer=self._tokenizer,
                 max_answer_tokens=max_answer_tokens,
             )
@@ -203,35 +209,39 @@ def _answers(
     max_answer_tokens: int,
     to_words: bool,
     may_be_empty: bool,
-) -> list[QuestionAnsweringAnswer]:
-    """Distinct answers of all windows, best first.
+) -> tuple[list[QuestionAnsweringAnswer], int]:
+    """Distinct answers of all windows, best first, and the window of the best.
 
     The probabilities are one softmax over every span of every window and the best-founded "no answer", whose
     logit is the lowest that any window gives to its first token (so does the evaluation of SQuAD 2.0, Rajpurkar
     et al. 2018). What they become by the bundle's calibration keeps their order.
     """
     spans: list[_Span] = []
-    total, nothing = -np.inf, np.inf
-    for window, output in zip(windows, outputs, strict=True):
+    total, nothing = -np.inf, _Span(0, 0, np.inf, 0)
+    for at, (window, output) in enumerate(zip(windows, outputs, strict=True)):
         start, end = (output.arrays[name] for name in ("start_logits", "end_logits"))
-        nothing = min(nothing, float(start[0] + end[0]))
+        nothing = min(nothing, _Span(0, 0, float(start[0] + end[0]), at), key=attrgetter("logit"))
         logits = span_logits(start[window.context], end[window.context], max_answer_tokens)
         total = float(np.logaddexp(total, np.logaddexp.reduce(logits[np.isfinite(logits)].astype(np.float64))))
-        spans.extend(_best_spans(window, logits, to_words))
-    total = float(np.logaddexp(total, nothing))
+        spans.extend(_best_spans(window, at, logits, to_words))
+    total = float(np.logaddexp(total, nothing.logit))
     if may_be_empty:
-        spans.append(_Span(0, 0, nothing))
-    best: dict[tuple[int, int], float] = {}
+        spans.append(nothing)
+    best: dict[tuple[int, int], _Span] = {}
     for span in spans:
         key = _without_blanks(context, span)
-        best[key] = max(span.logit, best.get(key, -np.inf))
-    ranked = sorted(best.items(), key=lambda item: -item[1])
-    return [
+        best[key] = max(best.get(key, span), span, key=attrgetter("logit"))
+    ranked = sorted(best.items(), key=lambda item: -item[1].logit)
+    answers = [
         QuestionAnsweringAnswer(
-            answer=context[start:end], score=calibrated(float(np.exp(logit - total)), calibration), start=start, end=end
+            answer=context[start:end],
+            score=calibrated(float(np.exp(span.logit - total)), calibration),
+            start=start,
+            end=end,
         )
-        for (start, end), logit in ranked
+        for (start, end), span in ranked
     ]
+    return answers, ranked[0][1].window
 
 
 def calibrated(probability: float, calibration: Calibration | None) -> float:
@@ -250,7 +260,7 @@ def _without_blanks(context: str, span: _Span) -> tuple[int, int]:
     return span.start + len(found) - len(found.lstrip()), span.start + len(found.rstrip())
 
 
-def _best_spans(window: Window, logits: Array, to_words: bool) -> list[_Span]:
+def _best_spans(window: Window, at: int, logits: Array, to_words: bool) -> list[_Span]:
     keep = min(CANDIDATES_EACH_WINDOW, logits.size)
     flat = logits.ravel()
     places = np.argpartition(-flat, keep - 1)[:keep]
@@ -259,5 +269,5 @@ def _best_spans(window: Window, logits: Array, to_words: bool) -> list[_Span]:
     for place in places.tolist():
         first, extra = divmod(place, logits.shape[1])
         if np.isfinite(flat[place]):
-            found.append(_Span(bounds[first][0], bounds[first + extra][1], float(flat[place])))
+            found.append(_Span(bounds[first][0], bounds[first + extra][1], float(flat[place]), at))
     return found

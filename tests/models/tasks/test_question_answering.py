@@ -148,6 +148,37 @@ def test_parts_of_words_are_widened_unless_told_not_to(task: QuestionAnswering) 
         assert stop.value.value.answer == expected
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_answer_longer_than_any_window_is_explained_by_the_one_it_was_found_in(
+    task: QuestionAnswering, at: int
+) -> None:
+    """A word without blanks, of which the model finds a part."""
+    word = "xqjz" * 6
+    context = f"the quick brown fox jumps over a lazy dog {word} and"
+    body = {"inputs": {"question": "who jumps", "context": context}, "explain": {"method": ["occlusion"]}}
+    solution = task.solve(QuestionAnsweringRequest.model_validate(body))
+    rows = list(next(solution))
+    pieces = [[task._tokenizer.piece(token).removeprefix("##") for token in row.tokens.tolist()] for row in rows]
+    places = [[place for place, piece in enumerate(window) if piece in set("xqjz")] for window in pieces]
+    assert all(0 < len(held) < len(word) for held in places), "no window may hold the word whole"
+
+    def marked(row: Row) -> Output:
+        logits = np.full(len(row.tokens), -5, np.float32)
+        if row.tokens.tolist() == rows[at].tokens.tolist():
+            logits[places[at][-1]] = 9
+        return Output((), {"start_logits": logits, "end_logits": logits}, "stop")
+
+    masked = solution.send([marked(row) for row in rows])
+    with pytest.raises(StopIteration) as stop:
+        solution.send([marked(row) for row in masked])
+    answer = stop.value.value
+    assert answer.answer == word
+    (part,) = answer.explanation.parts
+    assert len({len(held) for held in places}) == len(rows)
+    assert len(part.output) == len(places[at])
+    assert all(word[unit.start : unit.end] == unit.text for unit in part.output)
+
+
 def test_refusals_name_field_limit_and_value(task: QuestionAnswering) -> None:
     long = QuestionAnsweringRequest.model_validate({"inputs": {"question": "why " * 40, "context": "a"}})
     with pytest.raises(TooLarge, match="question may have at most 5 tokens beside its context, got"):
