@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import httpx
 from ray import serve
@@ -33,8 +33,9 @@ def deploy(settings: Settings, wanted: Sequence[Application]) -> None:
 def replace(now: Settings, then: Settings) -> list[str]:
     """Bring a running service from some settings to others, and return when it has arrived.
 
-    Groups that are the same in both are left alone. When a new replica does not start, those that have been replaced
-    are brought back, so that a later failure of an old replica does not start a broken one in its place.
+    Groups that are the same in both are left alone. When a new replica does not start, or the command is interrupted,
+    what has been changed is changed back: replicas and gateway agree, and a later failure of an old replica does not
+    start a broken one in its place.
 
     Returns:
         Names of the applications that were started, replaced or removed.
@@ -48,20 +49,20 @@ def replace(now: Settings, then: Settings) -> list[str]:
     wanted = applications(then, model_cards(then))
     changed = [each for each in wanted if not (each.name in running and each.same_as(running[each.name]))]
     gone = [name for name in running if name not in {each.name for each in wanted}]
-    models = [each for each in changed if each.group is not None]
-    gateway = [each for each in changed if each.group is None]
-    # A canary before the replicas that send it requests; the gateway last, when it can show what is there.
-    for some in (
-        [each for each in models if each.kind == "canary"],
-        [e for e in models if e.kind == "models"],
-        gateway,
-    ):
-        try:
+    begun: list[str] = []
+    try:
+        # A canary before the replicas that send it requests; the gateway last, when it can show what is there.
+        for kind in ("canary", "models", "gateway"):
+            some = [each for each in changed if each.kind == kind]
+            begun += [each.name for each in some]
             _start(some, wanted)
-        except (BundleError, StartError):
-            _back(changed, running)
-            raise
-    for name in gone:
+        for name in gone:
+            begun.append(name)
+            serve.delete(name, _blocking=False)
+    except BaseException:  # an interruption, too
+        _back(begun, running)
+        raise
+    for name in gone:  # nothing is left to decide, so that there is no way back from here
         serve.delete(name)
     return [*(each.name for each in changed), *gone]
 
@@ -81,13 +82,13 @@ def _start(some: Sequence[Application], of_all: Sequence[Application]) -> None:
         time.sleep(LOOK_AGAIN_S)
 
 
-def _back(changed: Sequence[Application], running: dict[str, Application]) -> None:
-    restored = [running[each.name] for each in changed if each.name in running and each.group is not None]
-    if restored:
+def _back(begun: Sequence[str], running: Mapping[str, Application]) -> None:
+    """Bring the applications of these names to what runs, or away; return before they are there."""
+    for name in begun:
+        if name not in running:
+            serve.delete(name, _blocking=False)
+    if restored := [running[name] for name in begun if name in running]:
         serve.run_many(targets(restored, tuple(running.values())), wait_for_applications_running=False)
-    for each in changed:
-        if each.name not in running:
-            serve.delete(each.name, _blocking=False)
 
 
 async def ready(settings: Settings, wanted: Sequence[Application], stop: asyncio.Event) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -65,11 +66,16 @@ async def client(service: Service) -> AsyncGenerator[httpx.AsyncClient]:
         yield client
 
 
+async def command(service: Service, *arguments: str) -> asyncio.subprocess.Process:
+    """A command for the running service, begun."""
+    whole = [str(HEEDFUL), *arguments, "--port", str(httpx.URL(service.url).port)]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*whole, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+
+
 async def heedful(service: Service, *arguments: str) -> tuple[int, str]:
     """A command for the running service: its exit code and what it printed."""
-    command = [str(HEEDFUL), *arguments, "--port", str(httpx.URL(service.url).port)]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    process = await command(service, *arguments)
     printed, _ = await process.communicate()
     return process.returncode or 0, printed.decode()
 
@@ -128,6 +134,24 @@ async def test_a_version_replaces_another_a_broken_one_does_not_and_rollback_ret
     assert tally.lost == []
     assert set(tally.answers) == {first, second}
     assert first != second
+
+
+@pytest.mark.parametrize(("application", "signum"), [("models", signal.SIGINT), ("gateway", signal.SIGTERM)])
+async def test_an_interrupted_deploy_changes_nothing(
+    service: Service, folder: Path, client: httpx.AsyncClient, application: str, signum: signal.Signals
+) -> None:
+    """Whichever application it replaces at that moment."""
+    first, before = (await client.post(QUICK, json=REQUEST)).text, replicas(service, application)
+    async with constant_load(f"{service.url}{QUICK}", REQUEST) as tally:
+        process = await command(service, "deploy", "quick", str(folder / "quick-2"))
+        await until(lambda: replicas(service, application) > before)
+        process.send_signal(signum)
+        printed, _ = await process.communicate()
+        assert process.returncode != 0, printed.decode()
+        await until(lambda: (replicas(service, "models"), replicas(service, "gateway")) == (2, 1))
+        await until(lambda: version(service) == "1")
+        assert (await client.post(QUICK, json=REQUEST)).text == first
+    assert tally.lost == []
 
 
 HOLD = """
