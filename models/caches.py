@@ -200,9 +200,9 @@ def slot_bytes(step: Session, source_length: int, target_length: int) -> int:
 
 
 def reads_caches_on_device(step: Session) -> bool:
-    """Whether `DeviceCaches` serve this graph: what they hold is all read by the device."""
+    """Whether `DeviceCaches` serve this graph: what they hold is all read there, and so is the likeliest token."""
     names = [*_names(step, "past"), *_names(step, "cross"), "source_last", *_of_source_tokens(step)]
-    return step.reads_on_device(names)
+    return "next" in step.outputs and step.reads_on_device(names)
 
 
 def check_caches(encoder: Session, step: Session) -> None:
@@ -217,7 +217,7 @@ def check_caches(encoder: Session, step: Session) -> None:
     for graph, kind, found, needed in (
         ("step", "input", step.inputs, _STATE),
         ("encoder", "output", encoder.outputs, ["cross", *_of_source_tokens(step)]),
-        ("step", "output", step.outputs, ["next", "logits", *presents]),
+        ("step", "output", step.outputs, ["logits", *presents]),
     ):
         if missing := [name for name in needed if name not in found]:
             raise BundleError(f"the {graph} graph has no {kind} {', '.join(missing)}")

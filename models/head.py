@@ -62,13 +62,14 @@ def decoder_of(generation: Generation, defaults: GenerationDefaults) -> Decoder:
 
 
 class WholeHead:
-    """Every row chooses from the whole vocabulary."""
+    """Every row chooses from the whole vocabulary; the likeliest is the graph's `next`, where it has that output."""
 
     layout = 0
 
     def __init__(self, step: Session, defaults: GenerationDefaults, slots: int) -> None:
         self._defaults = defaults
         self._next = np.zeros(slots, np.int64)
+        self._tells_next = "next" in step.outputs
         self._logits = np.zeros((slots, _vocabulary(step)), np.float32)
 
     def enter(self, _row: Row, generation: Generation, _slots: range) -> Decoder:
@@ -88,10 +89,12 @@ class WholeHead:
 
     def outputs(self, count: int) -> Mapping[str, Place]:
         """Logits are always bound: the graph computes them anyway, and where it writes them makes no difference."""
-        return {"next": self._next[:count], "logits": self._logits[:count]}
+        likeliest = {"next": self._next[:count]} if self._tells_next else {}
+        return {**likeliest, "logits": self._logits[:count]}
 
     def read(self, count: int) -> tuple[list[int], Logits]:
-        return self._next[:count].tolist(), self._logits
+        likeliest = self._next[:count] if self._tells_next else self._logits[:count].argmax(1)
+        return likeliest.tolist(), self._logits
 
 
 class DeviceHead(WholeHead):

@@ -141,6 +141,12 @@ def trace(source: Source) -> onnx_ir.Model:
     return model
 
 
+def drop_output(model: onnx_ir.Model, name: str) -> None:
+    """Take an output from a graph, and whatever was computed for it alone."""
+    model.graph.outputs.remove(next(value for value in model.graph.outputs if value.name == name))
+    optimizer.remove_unused_nodes(model)
+
+
 def _let_go() -> None:
     """Show the optimizer a graph of one node: its rules keep the last that they saw, and so a whole model's weights."""
     given = onnx_ir.val("given", onnx_ir.DataType.FLOAT, ())

@@ -47,6 +47,8 @@ def test_graphs_are_exact_in_float32_and_near_in_int8(exported: Exported) -> Non
     assert fp32.largest_difference <= FP32_TOLERANCE
     assert (fp32.agreement, fp32.greedy, fp32.beams) == (1.0, 1.0, 1.0)
     assert int8 is None or 0 < int8.relative_error < 0.1
+    told = {name: "next" in each.graphs["step"].outputs for name, each in exported.bundle.manifest.precisions.items()}
+    assert told == {name: name != "int8" for name in told}
 
 
 @pytest.mark.parametrize("exported", ["mbart", "pegasus", "m2m_100", "pointer-bart", "t5"], indirect=True)
