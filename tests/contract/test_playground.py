@@ -173,7 +173,7 @@ def test_a_running_answer_can_be_stopped(page: Page) -> None:
     panel = task(page, "Translation")
     panel.get_by_label("Text in English").fill("I have never seen such a large house in the town before. " * 1500)
     panel.locator(".go").click()
-    expect(panel.locator(".arriving").first).to_be_attached()
+    expect(panel.locator(".arriving").first).to_be_attached(timeout=30_000)  # a busy machine reads for seconds
     panel.get_by_role("button", name="Stop").click()
     expect(panel.locator(".status")).to_have_text("Stopped.")
     expect(panel.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
