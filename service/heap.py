@@ -7,7 +7,7 @@ FIRST_GENERATION = 5_000
 
 
 def settle() -> None:
-    """To be called once, when all that lasts has been made: the collector never looks at what exists now again.
+    """To be called when all that lasts has been made: the collector never looks at what exists now again.
 
     A full collection of a process with its modules and models takes a tenth of a second, in which no thread of it
     goes on; the objects of requests alone are looked through in a moment.
