@@ -163,6 +163,15 @@ def test_the_nodes_are_pods_that_the_others_select(node: str) -> None:
     assert template["spec"]["securityContext"]["runAsUser"] == int(instructions("USER")[0].partition(":")[0])
 
 
+def test_a_disruption_budget_is_one_that_kubernetes_can_keep_for_pods_of_a_ray_cluster() -> None:
+    """A RayCluster lacks a scale subresource: anything but a whole minAvailable would forbid every eviction."""
+    budgets = [each["spec"] for each in manifests() if each["kind"] == "PodDisruptionBudget"]
+    assert budgets
+    for budget in budgets:
+        assert isinstance(budget.get("minAvailable"), int), budget
+        assert "maxUnavailable" not in budget
+
+
 def test_the_service_that_prometheus_scrapes_is_found() -> None:
     monitor, service = manifest("ServiceMonitor")["spec"], manifest("Service")
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
