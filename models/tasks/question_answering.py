@@ -89,7 +89,7 @@ class QuestionAnswering:
             raise BundleError(f"{bundle.folder}: a question-answering bundle needs a tokenizer")
         self._bundle, self._limits = bundle, manifest.limits
         self._calibration = manifest.score_calibration
-        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer))
+        self._tokenizer = Tokenizer(bundle.path(manifest.tokenizer), out_of_vocabulary=manifest.out_of_vocabulary)
 
     def solve(
         self, request: QuestionAnsweringRequest
@@ -168,7 +168,7 @@ class QuestionAnswering:
                 context,
                 max_tokens=max_tokens,
                 doc_stride=stride,
-                max_question_tokens=parameters.max_question_len,
+                max_question_tokens=kept,
             )
         )
 
