@@ -110,7 +110,8 @@ _HANDLERS: tuple[tuple[type[Exception], Callable[[Request, Exception], Awaitable
 
 
 def _field_error(entry: Mapping[str, Any]) -> FieldError:
-    path = [str(part) for part in entry["loc"] if part != "body"]
+    loc = entry["loc"][1:] if entry["loc"][0] == "body" else entry["loc"]  # a field may have that name, too
+    path = [str(part) for part in loc]
     pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
     field = "/".join(path) or "the body"
     if entry["type"] == "missing":

@@ -47,3 +47,9 @@ def test_unknown_fields_without_number_are_only_counted(http: httpx.Client, plac
 def test_a_method_that_is_none(http: httpx.Client, method: Any) -> None:
     body = {"inputs": "a", "explain": {"method": method}}
     problem(http.post("/v1/translation", json=body), 422, "explain/method must be 'attention', 'occlusion' or a list")
+
+
+def test_a_field_that_is_called_body_is_told_by_its_name(http: httpx.Client) -> None:
+    body = {"inputs": "a", "body": 1, "parameters": {"body": 1}}
+    found = problem(http.post("/v1/translation", json=body), 422, "parameters/body is not a field", "; body is not")
+    assert {error["pointer"] for error in found["errors"]} == {"/body", "/parameters/body"}
