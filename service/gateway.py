@@ -35,6 +35,7 @@ from service.transport import (
     EventStream,
     RequestIds,
     deadline,
+    let_go,
     parsed,
     read_body,
     unless_gone,
@@ -95,7 +96,7 @@ def create_app(host: Host, settings: Settings, *, lifespan: Lifespan | None = No
         app.include_router(router)
     app.include_router(pages())
     app.include_router(_operations(host))
-    app.include_router(catalogues(host.cards, settings))
+    app.include_router(catalogues(host.cards, settings), responses=_problems(422))
     app.handlers = {route: _handler(host, card, settings) for card in host.cards for route in card.routes}
     return app
 
@@ -116,16 +117,19 @@ class TaskRoutes:
             response = await handler(request)
         except Exception as error:  # noqa: BLE001 - every exception is told to the caller
             response = await problem_of(request, error)
+            let_go(error)
         await response(scope, receive, send)
 
 
 def _operations(host: Host) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Alive")
     async def healthz() -> Status:
         return Status(status="alive")
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", summary="Ready: every model has answered its own example", responses=_problems(503))
     async def readyz() -> Status:
         if starting := await host.not_ready():

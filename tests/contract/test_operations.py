@@ -15,6 +15,9 @@ GOOD = {"inputs": {"question": "What is blue?", "context": "The sky is blue and 
 def test_alive_and_ready(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready"}
+    for route in ("/healthz", "/readyz"):  # monitors ask for the status alone
+        asked = http.head(route)
+        assert (asked.status_code, asked.content) == (200, b"")
 
 
 def test_the_index_leads_on(http: httpx.Client) -> None:
@@ -101,6 +104,7 @@ def test_openapi_describes_each_task_with_an_example(http: httpx.Client) -> None
 
 def test_every_reference_in_the_openapi_document_leads_somewhere(http: httpx.Client) -> None:
     page = http.get("/openapi.json").text
+    assert "HTTPValidationError" not in page  # FastAPI's own, which is never answered
     document = json.loads(page)
     references = set(re.findall(r'"\$ref":\s*"#/([^"]+)"', page))
     assert len(references) > 10
