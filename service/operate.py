@@ -17,7 +17,7 @@ from service.contract import ModelCard
 from service.errors import UsageError
 from service.hosting import model_cards
 from service.ray_environment import address_file, of_node, prepare, run_folder
-from service.releases import deployed, removed, rolled_back
+from service.releases import check_name, deployed, removed, rolled_back
 from service.serve_config import serve_config
 from service.settings import Settings
 
@@ -73,14 +73,11 @@ def deploy(
 ) -> None:
     """Add a model to a running service, or replace its bundle; no request is lost, a broken bundle changes nothing."""
     folder = bundle.absolute()
-    manifest = open_bundle(folder).manifest
+    task = open_bundle(folder).manifest.task
+    check_name(name, folder, task)  # before anything is asked of the cluster
 
     def change(settings: Settings, cards: list[ModelCard]) -> Settings:
-        then = deployed(settings, cards, name, folder, canary)
-        others = [card for card in cards if card.name == name.rpartition("/")[2] and card.task != manifest.task]
-        if others and len(then.models) == len(settings.models):
-            raise UsageError(f"{folder} is a model for {manifest.task}, but {name} is one for {others[0].task}")
-        return then
+        return deployed(settings, cards, name, folder, task, canary_percent=canary)
 
     _change(change, port, address)
 

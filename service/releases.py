@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from service.contract import ModelCard
 from service.errors import UsageError
 from service.settings import Canary, ModelSettings, Settings
@@ -19,8 +21,37 @@ def goes_to_canary(request_id: str, percent: float) -> bool:
     return int.from_bytes(digest[:8], "big") % SHARES < percent * SHARES / 100
 
 
+def check_name(name: str, bundle: Path, task: str) -> None:
+    """Whether a bundle can be deployed under this name at all, whatever runs.
+
+    Args:
+        name: `MODEL` or `TASK/MODEL`.
+        bundle: its folder.
+        task: what the bundle is a model for.
+
+    Raises:
+        UsageError: no model can have this name, or it says another task than the bundle.
+    """
+    said, _, short = name.rpartition("/")
+    if said not in {"", task}:
+        raise UsageError(f"{bundle} is a model for {task}, but {name} says {said}; call it {task}/{short}")
+    try:
+        ModelSettings(bundle=bundle, name=short)
+    except ValidationError:
+        raise UsageError(
+            f"no model can be named {short!r}: a name has 1 to 64 letters, digits, dots, hyphens and underscores, and "
+            "begins with a letter or a digit"
+        ) from None
+
+
 def deployed(
-    settings: Settings, cards: Sequence[ModelCard], name: str, bundle: Path, canary_percent: float | None = None
+    settings: Settings,
+    cards: Sequence[ModelCard],
+    name: str,
+    bundle: Path,
+    task: str,
+    *,
+    canary_percent: float | None = None,
 ) -> Settings:
     """With another bundle for the model of this name, or with a new model in a replica of its own.
 
@@ -29,11 +60,14 @@ def deployed(
         cards: of their models, in their order.
         name: `MODEL` or `TASK/MODEL`.
         bundle: its folder.
+        task: what the bundle is a model for.
         canary_percent: of the requests that the bundle shall answer beside the version that there is; None for all.
 
     Raises:
-        UsageError: the name is ambiguous, or a canary is asked for where there is no model yet.
+        UsageError: the name is ambiguous or that of a model for another task, no model can have it, or a canary is
+            asked for where there is no model yet.
     """
+    check_name(name, bundle, task)
     index = _find(cards, name)
     if index is None:
         if canary_percent is not None:
@@ -41,6 +75,11 @@ def deployed(
         short = name.rpartition("/")[2]
         new = ModelSettings(bundle=bundle, name=short, replica=_free_replica(settings, short))
         return settings.model_copy(update={"models": (*settings.models, new)})
+    if cards[index].task != task:
+        other = cards[index].task
+        raise UsageError(
+            f"{bundle} is a model for {task}, but {name} is one for {other}; to add it, call it {task}/{name}"
+        )
     old = settings.models[index]
     if canary_percent is not None:
         return _with(settings, index, canary=Canary(bundle=bundle, percent=canary_percent))

@@ -118,6 +118,14 @@ def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
         (["run", "question-answering", "x"], "takes QUESTION and CONTEXT, got 1 texts"),
         (["run", "recommendation", "x"], "inputs/history/0 must be one of the model's 50 items, got 'x'"),
         (["deploy", "x", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
+        (
+            ["deploy", "en fr", "models/bundles/recommendation"],
+            "no model can be named 'en fr': a name has 1 to 64 letters, digits, dots",
+        ),
+        (
+            ["deploy", "translation/x", "models/bundles/recommendation"],
+            "is a model for recommendation, but translation/x says translation; call it recommendation/x",
+        ),
         (["remove", "x", "--port", "1"], "no service on Ray was started here on port 1; name its --port, or"),
         (["check", "/nowhere"], "/nowhere: not a bundle, bundle.json is missing"),
         (["serve", "--config", "/nowhere.yaml"], "/nowhere.yaml cannot be read as YAML"),

@@ -13,6 +13,8 @@ from service.serve_config import applications
 from service.settings import ModelSettings, Settings
 from tests.tiny import write_bundle
 
+TASK = "recommendation"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,7 +42,7 @@ def replaced(before: Settings, after: Settings) -> list[str]:
 
 
 def test_another_bundle_replaces_its_group_alone_and_rollback_returns(settings: Settings, folder: Path) -> None:
-    after = deployed(settings, cards(settings), "a", folder / "a2")
+    after = deployed(settings, cards(settings), "a", folder / "a2", TASK)
     assert [model.bundle.name for model in after.models] == ["a2", "b"]
     assert replaced(settings, after) == ["a", "gateway"]
     back = rolled_back(after, cards(after), "recommendation/a")
@@ -51,21 +53,21 @@ def test_another_bundle_replaces_its_group_alone_and_rollback_returns(settings: 
 def test_a_canary_runs_beside_the_stable_version_and_rollback_or_deploy_end_it(
     settings: Settings, folder: Path
 ) -> None:
-    with_canary = deployed(settings, cards(settings), "a", folder / "a2", 10)
+    with_canary = deployed(settings, cards(settings), "a", folder / "a2", TASK, canary_percent=10)
     assert replaced(settings, with_canary) == ["a", "a-canary", "gateway"]
     (canary,) = (each for each in applications(with_canary, cards(with_canary)) if each.kind == "canary")
     assert canary.prefix is None
     (card,) = (card for card in model_cards(canary.settings) if card.name == "a")
     assert (card.version, card.routes) == ("2", cards(settings)[0].routes)
     assert rolled_back(with_canary, cards(with_canary), "a").models == settings.models
-    whole = deployed(with_canary, cards(with_canary), "a", folder / "a2")
+    whole = deployed(with_canary, cards(with_canary), "a", folder / "a2", TASK)
     assert (whole.models[0].bundle.name, whole.models[0].canary) == ("a2", None)
 
 
 def test_a_new_model_gets_a_replica_of_its_own_and_a_removed_one_leaves_the_others(
     settings: Settings, folder: Path
 ) -> None:
-    more = deployed(settings, cards(settings), "c", folder / "c")
+    more = deployed(settings, cards(settings), "c", folder / "c", TASK)
     assert replaced(settings, more) == ["c", "gateway"]
     assert removed(more, cards(more), "c").models == settings.models
 
@@ -74,12 +76,26 @@ def test_what_cannot_be_done_is_said(settings: Settings, folder: Path) -> None:
     with pytest.raises(UsageError, match="no model is named 'x'; there are recommendation/a, recommendation/b"):
         removed(settings, cards(settings), "x")
     with pytest.raises(UsageError, match="can have no canary"):
-        deployed(settings, cards(settings), "x", folder / "a2", 10)
+        deployed(settings, cards(settings), "x", folder / "a2", TASK, canary_percent=10)
+    with pytest.raises(UsageError, match="no model can be named 'en fr': a name has 1 to 64 letters"):
+        deployed(settings, cards(settings), "en fr", folder / "c", TASK)
     with pytest.raises(UsageError, match="neither a canary nor a version"):
         rolled_back(settings, cards(settings), "a")
     alone = removed(settings, cards(settings), "b")
     with pytest.raises(UsageError, match="the only model"):
         removed(alone, cards(alone), "a")
+
+
+def test_a_task_that_is_said_is_the_bundle_s(settings: Settings, folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"c is a model for recommendation, but translation/a says translation; call"):
+        deployed(settings, cards(settings), "translation/a", folder / "c", TASK)
+    with pytest.raises(UsageError, match=r"question-answering, but a is one for recommendation; to add it, call it"):
+        deployed(settings, cards(settings), "a", folder / "c", "question-answering")
+    both = deployed(settings, cards(settings), "question-answering/a", folder / "c", "question-answering")
+    assert [model.name for model in both.models] == [None, None, "a"]
+    of_both = [*cards(settings), cards(settings)[0].model_copy(update={"task": "question-answering"})]
+    again = deployed(both, of_both, "question-answering/a", folder / "a2", "question-answering")
+    assert [model.bundle.name for model in again.models] == ["a", "b", "a2"]
 
 
 @pytest.mark.parametrize("percent", [1, 10, 50])
