@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -64,8 +65,8 @@ def deployed(
         canary_percent: of the requests that the bundle shall answer beside the version that there is; None for all.
 
     Raises:
-        UsageError: the name is ambiguous or that of a model for another task, no model can have it, or a canary is
-            asked for where there is no model yet.
+        UsageError: the name is ambiguous or that of a model for another task, no model can have it, the model is served
+            from this folder already, or a canary is asked for where there is no model yet.
     """
     check_name(name, bundle, task)
     index = _find(cards, name)
@@ -81,9 +82,26 @@ def deployed(
             f"{bundle} is a model for {task}, but {name} is one for {other}; to add it, call it {task}/{name}"
         )
     old = settings.models[index]
+    _check_folder(old, name, bundle, canary_percent)
     if canary_percent is not None:
         return _with(settings, index, canary=Canary(bundle=bundle, percent=canary_percent))
     return _with(settings, index, bundle=bundle, name=cards[index].name, version=None, canary=None, previous=old.bundle)
+
+
+def _check_folder(model: ModelSettings, name: str, bundle: Path, canary_percent: float | None) -> None:
+    """Refuse a folder from which the same is served already: nothing would be replaced, and yet it would be done.
+
+    Whether its content is another now, nobody can tell: what runs has read it, and replicas that start later load what
+    lies there then. The canary's folder may get another share or all requests, and the folder before may come back.
+    """
+    wanted, served = normpath(bundle), name
+    if wanted != normpath(model.bundle):
+        if model.canary is None or (wanted, canary_percent) != (normpath(model.canary.bundle), model.canary.percent):
+            return
+        served = f"the canary of {name}"
+    raise UsageError(
+        f"{served} is served from {bundle} already; to deploy another version, export it to another folder"
+    )
 
 
 def rolled_back(settings: Settings, cards: Sequence[ModelCard], name: str) -> Settings:

@@ -86,6 +86,21 @@ def test_what_cannot_be_done_is_said(settings: Settings, folder: Path) -> None:
         removed(alone, cards(alone), "a")
 
 
+def test_a_folder_that_is_served_already_is_no_other_version(settings: Settings, folder: Path) -> None:
+    for percent in (None, 10):
+        with pytest.raises(UsageError, match=r"^a is served from .*/b/\.\./a already; .* export it to another folder"):
+            deployed(settings, cards(settings), "a", folder / "b/../a", TASK, canary_percent=percent)
+    canary = deployed(settings, cards(settings), "a", folder / "a2", TASK, canary_percent=10)
+    with pytest.raises(UsageError, match=r"^the canary of a is served from .*/a2 already"):
+        deployed(canary, cards(canary), "a", folder / "a2", TASK, canary_percent=10)
+    more = deployed(canary, cards(canary), "a", folder / "a2", TASK, canary_percent=20)
+    assert more.models[0].canary is not None
+    assert more.models[0].canary.percent == 20
+    whole = deployed(more, cards(more), "a", folder / "a2", TASK)
+    back = deployed(whole, cards(whole), "a", folder / "a", TASK)
+    assert [(model.bundle, model.previous) for model in back.models[:1]] == [(folder / "a", folder / "a2")]
+
+
 def test_a_task_that_is_said_is_the_bundle_s(settings: Settings, folder: Path) -> None:
     with pytest.raises(UsageError, match=r"c is a model for recommendation, but translation/a says translation; call"):
         deployed(settings, cards(settings), "translation/a", folder / "c", TASK)
