@@ -162,6 +162,15 @@ async def unless_gone(request: Request, work: Awaitable[R]) -> R:
         answer.cancel()
 
 
+def let_go(error: BaseException) -> None:
+    """Part an exception that has been told, and logged, from where it was raised.
+
+    The frames there hold the request, and tasks that hold the exception: in a circle, which only the collector would
+    find, long after.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -208,6 +217,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
         except Exception as error:  # noqa: BLE001 - it is told to the caller, whatever it was
             response = await self._failed(error)
+            let_go(error)
             status, last = response.status_code, b"event: error\ndata: " + bytes(response.body) + b"\n\n"
             await send({"type": "http.response.body", "body": last, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
