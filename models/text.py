@@ -112,10 +112,14 @@ class Tokenizer:
         """Ids int64 [length] of the text with the prefix and special tokens that the model expects around it."""
         around = self._around or SourceTokens()
         found = self._tokenizer.encode(self._prefix + text, add_special_tokens=self._around is None).ids
-        ids = np.array([*self._first, *around.before, *found, *around.after], np.int64)
+        return self._known([*self._first, *around.before, *found, *around.after])
+
+    def _known(self, ids: Sequence[int]) -> Tokens:
+        """The ids as the model has them."""
+        known = np.array(ids, np.int64)
         if (lacking := self._out_of_vocabulary) is not None:
-            ids[ids >= lacking.first_id] = lacking.unknown_token_id
-        return ids
+            known[known >= lacking.first_id] = lacking.unknown_token_id
+        return known
 
     def spans(self, text: str) -> list[tuple[int, int] | None]:
         """For each id of `encode` the characters [start, end) that it stands for, without blanks around them.
@@ -138,7 +142,7 @@ class Tokenizer:
     def mask_token_id(self) -> int | None:
         """What stands for a word that is not to be read; None where the vocabulary has no such token."""
         known = (self._tokenizer.token_to_id(token) for token in ("[MASK]", "<mask>", "[UNK]", "<unk>"))
-        return next((token for token in known if token is not None), None)
+        return next((int(self._known([token])[0]) for token in known if token is not None), None)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
@@ -189,11 +193,11 @@ class Tokenizer:
         if max_question_tokens is not None:
             asked.truncate(max_question_tokens)
         found = self._tokenizer.encode(context, add_special_tokens=False)
-        ids, spans, words = np.array(found.ids, np.int64), tuple(found.offsets), tuple(_words(found))
+        ids, spans, words = self._known(found.ids), tuple(found.offsets), tuple(_words(found))
         room = max_tokens - len(asked.ids) - self.pair_specials
         found.truncate(room)
         pair = self._tokenizer.post_process(asked, found)
-        around, segments = np.array(pair.ids, np.int64), np.array(pair.type_ids, np.int64)
+        around, segments = self._known(pair.ids), np.array(pair.type_ids, np.int64)
         first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(around)
         behind = first + len(found.ids)
         asked_first = pair.special_tokens_mask.index(0)  # the tokens of a question are those of no sequence

@@ -45,7 +45,8 @@ class Converted:
     """A checkpoint's tokenizer.
 
     Args:
-        vocabulary: ids from here on are pieces that the checkpoint cuts text into and has no id for.
+        vocabulary: ids from here on are pieces that the checkpoint cuts text into and has no id for, or special tokens
+            that its tokenizer has and its model not, as `<mask>` beside BART summarizers.
         unknown_token_id: what such an id stands for.
         languages: how languages are named to the model; None for a model of one pair.
     """
@@ -64,7 +65,10 @@ class Converted:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text, special tokens around it."""
-        ids = self.tokenizer.encode(text).ids
+        return self.known(self.tokenizer.encode(text).ids)
+
+    def known(self, ids: Iterable[int]) -> list[int]:
+        """The ids with the unknown token's in place of those that the model does not have."""
         return [token if token < self.vocabulary else self.unknown_token_id for token in ids]
 
 
@@ -149,8 +153,8 @@ def compare(converted: Converted, original: Any, texts: Iterable[str], targets: 
     for text in texts:
         count += 1
         ids = original(text)["input_ids"]
-        if (ours := converted.encode(text)) != ids:
-            (tied if _equally_good(converted, ours, ids) else encoded).append(text)
+        if (ours := converted.encode(text)) != (theirs := converted.known(ids)):
+            (tied if _equally_good(converted, ours, theirs) else encoded).append(text)
         decode(text, ids)
     for text in targets:
         count += 1
@@ -163,10 +167,30 @@ def _as_it_is(path: Path, model_size: int | None) -> Converted:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ExportError(f"{path}: not a tokenizer: {error}") from error
-    size = tokenizer.get_vocab_size()
-    if model_size is not None and size > model_size:
-        raise ExportError(f"{path}: it has {size} tokens, the model {model_size}")
-    return Converted(tokenizer, size, unknown_token_id=0, languages=None)
+    names = (getattr(tokenizer.model, "unk_token", None), "<unk>", "[UNK]")
+    unknown = next((token for name in names if name and (token := tokenizer.token_to_id(name)) is not None), None)
+    try:
+        size = _shared_size(tokenizer, tokenizer.get_vocab_size(), model_size, unknown)
+    except InexactRules as error:
+        raise ExportError(f"{path}: {error}") from error
+    return Converted(tokenizer, size, unknown or 0, languages=None)
+
+
+def _shared_size(tokenizer: Tokenizer, size: int, model_size: int | None, unknown: int | None) -> int:
+    """How many ids tokenizer and model have both; special tokens may be left over, which are then read as unknown.
+
+    BART's summarizers have no row for `<mask>`: fairseq trained them without, and their tokenizer is that of BART.
+
+    Raises:
+        InexactRules: other tokens are left over, those that stand around every text, or nothing says what is unknown.
+    """
+    if model_size is None or size <= model_size:
+        return size
+    added = tokenizer.get_added_tokens_decoder()
+    read_always = {*tokenizer.encode("").ids, model_size if unknown is None else unknown}
+    if max(read_always) >= model_size or not added.keys() >= set(range(model_size, size)):
+        raise InexactRules(f"it has {size} tokens, the model {model_size}")
+    return model_size
 
 
 def _equally_good(converted: Converted, ours: Sequence[int], theirs: Sequence[int]) -> bool:
@@ -187,20 +211,19 @@ def _convert(original: Any, model_size: int | None) -> Converted:
     if original.split_special_tokens:
         raise InexactRules("split_special_tokens is set")
     tokenizer, size, unknown = _from_rust(original) if original.is_fast else _from_sentencepiece(original)
-    if model_size is not None and size > model_size:
-        raise InexactRules(f"it has {size} tokens, the model {model_size}")
+    size = _shared_size(tokenizer, size, model_size, unknown)
     tokenizer.decoder = _cleaning(original, tokenizer.decoder)
-    return Converted(tokenizer, size, unknown, language_tokens(original, size))
+    return Converted(tokenizer, size, unknown or 0, language_tokens(original, size))
 
 
-def _from_rust(original: Any) -> tuple[Tokenizer, int, int]:
+def _from_rust(original: Any) -> tuple[Tokenizer, int, int | None]:
     tokenizer = Tokenizer.from_str(original.backend_tokenizer.to_str())
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer, tokenizer.get_vocab_size(), original.unk_token_id or 0
+    return tokenizer, tokenizer.get_vocab_size(), original.unk_token_id
 
 
-def _from_sentencepiece(original: Any) -> tuple[Tokenizer, int, int]:
+def _from_sentencepiece(original: Any) -> tuple[Tokenizer, int, int | None]:
     """Rebuild a tokenizer that runs SentencePiece in Python."""
     ids = _ids(original)
     if original.sp_model_kwargs:
