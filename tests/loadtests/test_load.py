@@ -1,10 +1,16 @@
 """The load test holds a service to its objectives, and its parts are what they say."""
 
 import random
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -62,6 +68,95 @@ def test_no_service_is_one_sentence() -> None:
     assert ran.returncode != 0
     assert "no ready Heedful at http://127.0.0.1:9" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+class Stub(BaseHTTPRequestHandler):
+    """A service that answers everything, but for what `answers` says: a status, or seconds until the answer."""
+
+    answers: ClassVar[dict[str, float]] = {}
+
+    def do_GET(self) -> None:
+        found = self.answers.get(urlsplit(self.path).path, 200)
+        if found < 100:
+            time.sleep(found)
+        self.send_response(200 if found < 100 else int(found))
+        body = b'[{"item": "a"}]'
+        self.send_header("Content-Length", str(len(body)))
+        if found in {429, 503}:
+            self.send_header("Retry-After", "1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Not to the terminal."""
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """A load test of a service that does so."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    Thread(target=server.serve_forever, daemon=True).start()
+
+    def tested(answers: dict[str, float], *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(Stub, "answers", answers)
+        return locust(f"http://127.0.0.1:{server.server_port}", *arguments)
+
+    yield tested
+    server.shutdown()
+    server.server_close()
+
+
+ALL = tuple(f"/v1/{task}" for task in REQUESTS)
+Tested = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def lenient(tmp_path: Path) -> tuple[str, str]:
+    """Asks for nothing but answers."""
+    (tmp_path / "objectives.yaml").write_text("max_refused_share: 1")
+    return ("--objectives", str(tmp_path / "objectives.yaml"))
+
+
+def test_a_service_that_hangs_has_failed(stub: Tested, lenient: tuple[str, str]) -> None:
+    ran = stub(dict.fromkeys(ALL[:1], 20), *lenient, "--stop-timeout", "1", "Translator", "Reader")
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "MISSED failed, share: 0." in ran.stdout
+    assert "no answer when the run ended" in ran.stderr
+
+
+def test_answers_that_are_under_way_at_the_end_are_waited_for(stub: Tested, lenient: tuple[str, str]) -> None:
+    ran = stub(dict.fromkeys(ALL, 5), *lenient)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "kept   failed, share: 0, at most 0" in ran.stdout
+
+
+def test_a_task_of_which_everything_is_refused_is_in_the_verdict(stub: Tested, lenient: tuple[str, str]) -> None:
+    ran = stub({ALL[0]: 503}, *lenient)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (share,) = re.findall(r"^kept   refused, share: (\S+), at most 1$", ran.stdout, re.MULTILINE)
+    assert 0 < float(share) < 1
+
+
+def test_a_service_without_items_has_failed(stub: Tested, lenient: tuple[str, str]) -> None:
+    ran = stub({"/v1/recommendation/items": 500}, *lenient)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "MISSED failed, share: 0." in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_user_that_raises_has_failed(stub: Tested, lenient: tuple[str, str], tmp_path: Path) -> None:
+    raising = tmp_path / "raising.py"
+    raising.write_text(
+        "from loadtests import locustfile\nfrom loadtests.locustfile import *\n"
+        "locustfile.REQUESTS['translation'] = lambda draws, items: 1 / 0\n"
+    )
+    ran = stub({}, *lenient, "-f", str(raising))
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "MISSED failed, share: 0." in ran.stdout
 
 
 def test_a_wrong_objective_is_named(tmp_path: Path) -> None:
