@@ -1,7 +1,9 @@
 """Where settings come from: `heedful.yaml`, the environment over it, flags over both; and what is wrong with them."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,41 @@ def _manifest(bundle: Path, file: YamlSource, *keys: int | str) -> Manifest:
 
 
 def _environment() -> dict[str, Any]:
+    given = {name: value for name, value in os.environ.items() if not _of_kubernetes(name, value)}
+    _check_names(given)
     try:
         values = EnvSettingsSource(Settings)()
     except SourceError as error:
         raise SettingsError(f"environment: {error}, expected JSON") from None
-    return ({"port": os.environ["PORT"]} if "PORT" in os.environ else {}) | values
+    if "port" in values and _of_kubernetes(f"{_PREFIX}PORT", values["port"]):
+        del values["port"]
+    return ({"port": given["PORT"]} if "PORT" in given else {}) | values
+
+
+_PREFIX = str(Settings.model_config["env_prefix"])
+_OF_A_SERVICE = re.compile(r"(_SERVICE_(HOST|PORT(_\w+)?)|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
+
+
+def _of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes tells every pod so of a Service; those of a release named heedful begin as our own do."""
+    found = _OF_A_SERVICE.search(name) if name.startswith(_PREFIX) else None
+    return found is not None and (found[0] != "_PORT" or "://" in value)
+
+
+def _check_names(given: Iterable[str]) -> None:
+    """Refuse a variable that begins as ours do and is none: a slip of the pen would leave the default in force."""
+    known = {field.upper() for field in Settings.model_fields}
+    inner = {f"{of}__{field}".upper() for of in ("limits", "autoscaling") for field in _NESTED[of].model_fields}
+    for name in given:
+        if not name.upper().startswith(_PREFIX):
+            continue
+        wanted = name.upper().removeprefix(_PREFIX)
+        setting, *below = wanted.split("__")
+        if setting in known and (not below or setting.lower() in _NESTED):
+            continue
+        near = get_close_matches(wanted, known | inner, n=1)
+        next_step = f"did you mean {_PREFIX}{near[0]}?" if near else f"the settings are {', '.join(_fields_around(()))}"
+        raise SettingsError(f"environment: the variable {name} is no setting; {next_step}")
 
 
 def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from service.configuration import load_settings
 from service.errors import SettingsError
-from service.settings import Settings
+from service.settings import Limits, Settings
 from tests.tiny import write_bundle
 
 
@@ -145,6 +145,60 @@ def test_a_missing_file_and_a_wrong_variable_are_named(tmp_path: Path, monkeypat
     monkeypatch.setenv("HEEDFUL_MODELS", "[{")
     with pytest.raises(SettingsError, match=r"environment: .*models.*JSON"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("HEEDFUL_REPLICA", "HEEDFUL_REPLICAS"),
+        ("heedful_prot", "HEEDFUL_PORT"),
+        ("HEEDFUL_LIMITS_MAX_BODY_BYTES", "HEEDFUL_LIMITS__MAX_BODY_BYTES"),
+        ("HEEDFUL_SLOTS__0", "HEEDFUL_SLOTS"),
+        ("HEEDFUL_HTTP_PORT", "HEEDFUL_PORT"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(SettingsError, match=rf"variable {name} is no setting; did you mean {near}\?$"):
+        load_settings()
+
+
+def test_a_variable_that_is_like_no_setting_is_refused_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEEDFUL_XYZZY", "3")
+    with pytest.raises(SettingsError, match="variable HEEDFUL_XYZZY is no setting; the settings are host, port, "):
+        load_settings()
+
+
+def test_what_kubernetes_tells_of_services_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one that is called heedful, whose HEEDFUL_PORT would be ours."""
+    for service in ("HEEDFUL", "HEEDFUL_METRICS", "HEEDFUL_PORT_SVC"):
+        for name, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "80",
+            "SERVICE_PORT_HTTP": "80",
+            "PORT": "tcp://10.0.0.1:80",
+            "PORT_80_TCP": "tcp://10.0.0.1:80",
+            "PORT_80_TCP_PROTO": "tcp",
+            "PORT_80_TCP_PORT": "80",
+            "PORT_80_TCP_ADDR": "10.0.0.1",
+        }.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+    assert load_settings().port == 8000
+    monkeypatch.setenv("PORT", "8002")
+    assert load_settings().port == 8002
+
+
+def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in Settings.model_fields.items():
+        if name not in {"bundles", "models"} and (value := field.get_default(call_default_factory=True)) is not None:
+            text = value.model_dump_json() if isinstance(value, Limits) else str(value)
+            monkeypatch.setenv(f"HEEDFUL_{name.upper()}", text)
+    monkeypatch.setenv("HEEDFUL_GROUPS__MODELS__LIMITS__MAX_WAITING_ROWS", "7")
+    monkeypatch.setenv("HEEDFUL_AUTOSCALING", '{"max_replicas": 3}')
+    monkeypatch.delenv("HEEDFUL_REPLICAS")
+    assert load_settings().of_group("models").limits.max_waiting_rows == 7
 
 
 def test_a_folder_without_bundles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
