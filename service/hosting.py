@@ -217,7 +217,8 @@ class LocalHost:
     async def _computed(self, running: _Running, call: Call, deadline: float | None = None) -> tuple[Any, Timing]:
         asked: Explain | None = getattr(call.request, "explain", None)
         if asked is not None and "attention" in asked.method:
-            await asyncio.to_thread(running.loaded.explainer.load)
+            async with within(deadline):
+                await asyncio.to_thread(running.loaded.explainer.load)
         solution = running.loaded.task.solve(call.request)
         in_thread = call.is_long or asked is not None  # an explanation multiplies matrices
         return await running.engine.answer(solution, deadline=deadline, in_thread=in_thread)

@@ -1,9 +1,9 @@
 """A text while it is being written: what a row has brought so far becomes events for the caller, in reading order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
-from models.task import Draft
+from models.task import Draft, Output, Solution
 from service.callers import Timing
 from service.contract import StreamDetails, StreamEvent, StreamTiming, StreamToken
 from service.engine import Engine
@@ -79,18 +79,26 @@ async def stream(
 
     When it is closed or cancelled, the rows leave the model before the next step.
     """
-    draft = await asyncio.to_thread(drafted) if in_thread else drafted()
+    drafts: list[Draft] = []
+
+    def solve() -> Solution[tuple[list[str], Sequence[Output]]]:
+        drafts.append(drafted())
+        return (yield from drafts[0].write())
+
     heard: asyncio.Queue[Progress | None] = asyncio.Queue()
-    written = engine.answer(draft.write(), deadline=deadline, follower=heard.put_nowait, in_thread=in_thread)
+    written = engine.answer(solve(), deadline=deadline, follower=heard.put_nowait, in_thread=in_thread)
     answer = asyncio.ensure_future(written)
     answer.add_done_callback(lambda _: heard.put_nowait(None))
-    transcript, index = Transcript(draft), 0
+    transcript: Transcript | None = None
+    index = 0
     try:
         while (progress := await heard.get()) is not None:
+            transcript = transcript or Transcript(drafts[0])
             for token in transcript.hear(progress):
                 yield StreamEvent(index=index, token=token)
                 index += 1
         ((text,), _), timing = await answer
+        transcript = transcript or Transcript(drafts[0])
         details = _details(timing, was_cut=transcript.was_cut)
         rest = StreamToken(id=None, text=transcript.rest(text))
         yield StreamEvent(index=index, token=rest, generated_text=text, details=details)

@@ -1,11 +1,15 @@
 """What a process says of its models: how much there is to do, from the first request on."""
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from models.tasks import TASKS
+from service.errors import DeadlinePassed
 from service.hosting import Call, LocalHost
 from service.settings import ModelSettings, Settings
 from tests.models.embedded import TRANSLATION
@@ -41,4 +45,25 @@ async def test_answers_from_memory_keep_the_last_replica(monkeypatch: pytest.Mon
         assert host.pressure().idle_s < 900
     finally:
         monkeypatch.undo()
+        host.stop()
+
+
+@pytest.mark.parametrize("fields", [{"stream": True}, {"explain": {"method": "attention"}}])
+async def test_the_deadline_holds_while_all_threads_are_taken(fields: dict[str, Any]) -> None:
+    host = LocalHost(Settings(models=(ModelSettings(bundle=TRANSLATION),)))
+    await host.start()
+    free = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    taken = loop.run_in_executor(None, free.wait, 60)
+    try:
+        (card,) = host.cards
+        request = TASKS[card.task].request_type.model_validate({"inputs": "How are you?"} | fields)
+        call = Call(card, request, time.monotonic() + 0.05, is_long=True)
+        with pytest.raises(DeadlinePassed):
+            await asyncio.wait_for(anext(host.stream(call)) if "stream" in fields else host.answer(call), 10)
+        assert not taken.done()
+    finally:
+        free.set()
+        await taken
         host.stop()
