@@ -43,14 +43,15 @@ def configure() -> None:
         return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         logger.warning("OTEL_* asks for traces, which need the extra: pip install 'heedful[otel]'; there are none now")
         return
-    name = os.environ.get("OTEL_SERVICE_NAME", SERVICE)
-    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    # What is given here wins over the environment, where either of two variables may name the service.
+    is_named = bool(OTELResourceDetector().detect().attributes.get(SERVICE_NAME))
+    provider = TracerProvider(resource=Resource.create({} if is_named else {SERVICE_NAME: SERVICE}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _Exporting.provider, _Exporting.tracer = provider, provider.get_tracer(SERVICE)
 

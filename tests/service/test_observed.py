@@ -143,6 +143,30 @@ def test_what_another_process_does_for_a_request_belongs_to_its_trace(
     assert outside.trace_id != inside.trace_id
 
 
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, "heedful"),
+        ({"OTEL_SERVICE_NAME": "own"}, "own"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test,service.name=own"}, "own"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=theirs", "OTEL_SERVICE_NAME": "own"}, "own"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test"}, "heedful"),
+    ],
+)
+def test_the_service_is_named_by_the_standard_variables_or_ours(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], name: str
+) -> None:
+    for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", **environment}.items():
+        monkeypatch.setenv(variable, value)
+    tracing.configure()
+    provider = tracing._Exporting.provider
+    tracing.shutdown()
+    assert provider is not None
+    assert provider.resource.attributes["service.name"] == name
+
+
 def test_the_texts_are_logged_and_nothing_is_traced_where_the_operator_says_so(tmp_path: Path) -> None:
     service = start("embedded", tmp_path / "log", HEEDFUL_LOG_FORMAT="json", HEEDFUL_LOG_TEXT="true")
     assert ask(service, TEXT, "shown").status_code == 200
