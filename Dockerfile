@@ -10,7 +10,7 @@ WORKDIR /home/heedful
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as web; web.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as web; port = os.environ.get('HEEDFUL_PORT') or os.environ.get('PORT') or '8000'; web.urlopen(f'http://127.0.0.1:{port}/readyz', timeout=4)"]
 CMD ["heedful", "serve"]
 
 FROM python:3.11-slim-bookworm AS install

@@ -6,8 +6,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,36 @@ def test_the_image_has_what_the_package_needs_and_runs_without_root() -> None:
     assert DOCKERFILE.index("USER 1000") < DOCKERFILE.index("AS install\n"), "of the stage that the images start from"
     assert (stages["cpu"], stages["gpu"]) == ("base", "base")
     assert instructions("EXPOSE") == [str(PORT)]
-    assert f"http://127.0.0.1:{PORT}/readyz" in DOCKERFILE
     assert json.loads(instructions("CMD")[0]) == ["heedful", "serve"]
+
+
+@pytest.mark.parametrize("variables", [["HEEDFUL_PORT"], ["PORT"], ["HEEDFUL_PORT", "PORT"], []])
+def test_the_image_asks_for_its_health_where_it_listens(variables: list[str]) -> None:
+    """Of two variables the first one, as `service.configuration` does; of none the default."""
+    asked: list[str] = []
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Not to the terminal."""
+
+    (check,) = instructions("HEALTHCHECK")
+    program, *arguments = json.loads(check.partition("CMD ")[2])
+    assert program == "python"
+    if not variables:
+        assert f"or '{PORT}'" in arguments[-1]
+        return
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        threading.Thread(target=server.serve_forever).start()
+        environment = {name: "1" if later else str(server.server_port) for later, name in enumerate(variables)}
+        ran = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert ran.returncode == 0, ran.stderr
+    assert asked == ["/readyz"]
 
 
 def test_the_dockerfile_has_no_known_mistake() -> None:
