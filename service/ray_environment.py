@@ -69,6 +69,9 @@ _WITH_HAPROXY = {
     # machine takes longer.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "131072",
+    # With each change of the replicas a new HAProxy takes over, and the old one answers what it has begun, for two
+    # minutes by default; a request may take ten.
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "630",
     # Every request would cost a datagram to a Python process; our own metrics count them.
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
 }

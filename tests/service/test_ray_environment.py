@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.ray_environment import prepare
+from service.ray_environment import of_node, prepare
+from service.transport import MAX_TIMEOUT_MS
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,11 @@ def test_without_haproxy_replicas_do_not_listen_themselves(
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
     assert not any(value.startswith(str(tmp_path)) for value in environment.values())
+
+
+def test_a_haproxy_that_another_takes_over_from_lives_as_long_as_any_request(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    prepare(tmp_path)
+    for found in (environment, of_node()):
+        assert int(found["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > MAX_TIMEOUT_MS / 1e3
