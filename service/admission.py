@@ -140,6 +140,24 @@ class Admission:
                 detail = f"{waiting} {unit} wait already and the request adds {asked}, at most {limit} may wait"
                 raise Overloaded(detail, self.retry_after_s())
 
+    def knock(self, unread: int) -> None:
+        """Check whether a request may be read, of which it is not known yet what it adds: a row and a token at least.
+
+        Args:
+            unread: requests before it of which that is not known either.
+
+        Raises:
+            Overloaded: not even so much more may wait.
+        """
+        limits = self.limits
+        for unit, waiting, limit in (
+            ("rows", self.waiting_rows, limits.waiting_rows),
+            ("tokens", self.waiting_tokens, limits.waiting_tokens),
+        ):
+            if waiting + unread >= limit:
+                detail = f"{waiting} {unit} and {unread} unread requests wait already, at most {limit} {unit} may wait"
+                raise Overloaded(detail, self.retry_after_s())
+
     def book(self, change: Change) -> None:
         """Rows came, moved from the queue into the model, or left."""
         self.waiting_rows += change.waiting_rows

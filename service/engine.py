@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count
 from typing import TypeVar
@@ -14,7 +14,7 @@ from service import tracing
 from service.admission import Limits, Pressure, Rate
 from service.callers import Caller, Follower, Response, Timing, advance, wake, within
 from service.errors import Broken, Draining, Retryable
-from service.lanes import Lane, Share, explains
+from service.lanes import Lane, Share, Unread, explains
 from service.metrics import Observer
 from service.rows import Batch
 from service.worker import Worker
@@ -94,6 +94,7 @@ class Engine:
         )
         self._answering = [self._worker] if self._long is None else [self._worker, self._long]
         self._workers = [*self._answering, self._explaining]
+        self._unread = Unread([worker.lane for worker in self._answering], self._lock)
         observer.watch(
             running_rows=lambda: self.running_rows, waiting_rows=lambda: self.waiting_rows, backlog_s=self.backlog_s
         )
@@ -155,7 +156,7 @@ class Engine:
         Raises:
             InvalidInput: from the solution.
             TooLarge: from the solution, or because its first rows exceed the limits on what may wait.
-            Overloaded: the first rows do not fit the limits now; nothing was queued.
+            Overloaded: the first rows do not fit the limits now, or with `in_thread` no row would; nothing was queued.
             Draining: after `drain` or `stop`.
             Broken: the device was lost, now or before.
             DeadlinePassed: and its rows are dropped.
@@ -219,7 +220,8 @@ class Engine:
         try:
             while True:
                 began_at = time.monotonic()
-                advanced = await advance(solution, outputs, in_thread=in_thread)
+                with self._unread.one_more() if in_thread and outputs is None else nullcontext():
+                    advanced = await advance(solution, outputs, in_thread=in_thread)
                 if was_explained:
                     with self._lock:
                         self._share.spent(began_at, time.monotonic())

@@ -1,10 +1,13 @@
 """A model's lanes, such as rows that answer and rows that explain an answer, and how much time the latter may take."""
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from models.task import Model, Row
 from service.admission import Admission, Change, Limits, Load
+from service.errors import Overloaded
 from service.rows import Batch, Rows
 
 SHARE = 0.05
@@ -61,6 +64,43 @@ class Lane:
         """Nothing has arrived, waits or runs; under the lock. `Rows.clear` is the thread's."""
         self.arrived = []
         self.admission.clear()
+
+
+class Unread:
+    """Requests that wait for a thread in which they are tokenized, before any lane has them in its books.
+
+    Args:
+        lanes: one of them will get a request's rows.
+        lock: guards their books, and ours.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], lock: threading.RLock) -> None:
+        self._lanes, self._lock = lanes, lock
+        self._count = 0
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """While a request is read.
+
+        Raises:
+            Overloaded: no lane could take it, so it need not be read.
+        """
+        with self._lock:
+            self._knock()
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._count -= 1
+
+    def _knock(self) -> None:
+        *others, last = self._lanes
+        for lane in others:
+            with suppress(Overloaded):
+                lane.admission.knock(self._count)
+                return
+        last.admission.knock(self._count)
 
 
 def explains(rows: Sequence[Row]) -> bool:

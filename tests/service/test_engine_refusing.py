@@ -59,6 +59,51 @@ async def test_tokens_are_limited_too_and_what_never_fits_is_too_large(make: Cal
     await first
 
 
+async def test_what_waits_to_be_read_in_a_thread_is_limited(make: Callable[..., Engine]) -> None:
+    engine = make(Countdown(), limits=Limits(waiting_rows=3, waiting_tokens=1000))
+    read = threading.Event()
+    started: list[bool] = []
+
+    def long() -> Solution[int]:
+        read.wait(60)
+        return len((yield [row(1)]))
+
+    reading = [asyncio.create_task(engine.answer(long(), in_thread=True)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="0 rows and 3 unread requests wait already, at most 3 rows may wait"):
+        await asyncio.wait_for(engine.answer(noting(started), in_thread=True), 10)
+    assert not started
+    assert (await engine.answer(ask(row(1))))[0] == counted(1)
+    reading[0].cancel()
+    await asyncio.wait(reading[:1])
+    reading[0] = asyncio.create_task(engine.answer(long(), in_thread=True))
+    await asyncio.sleep(0)
+    read.set()
+    assert [length for length, _ in await asyncio.gather(*reading)] == [1, 1, 1]
+    assert (await engine.answer(ask(row(1)), in_thread=True))[0] == counted(1)
+
+
+async def test_what_no_lane_has_room_for_is_not_read(make: Callable[..., Engine]) -> None:
+    (model, gate), (long, long_gate) = gated(slots=1), gated(slots=2)
+    engine = make(model, limits=Limits(waiting_rows=2, waiting_tokens=1000), long=long, long_tokens=2)
+    both = (row(1), row(1))
+    waiting = [asyncio.create_task(engine.answer(ask(*both)))]
+    await until(lambda: long.gates_entered == 1)
+    waiting.append(asyncio.create_task(engine.answer(ask(*both))))
+    await until(lambda: engine.waiting_rows == 2)
+    waiting.append(asyncio.create_task(engine.answer(ask(row(1)), in_thread=True)))
+    await until(lambda: model.gates_entered == 1)
+    waiting += [asyncio.create_task(engine.answer(ask(row(1)))) for _ in range(2)]
+    await until(lambda: engine.waiting_rows == 4)
+    started: list[bool] = []
+    with pytest.raises(Overloaded, match="2 rows and 0 unread requests wait already"):
+        await engine.answer(noting(started), in_thread=True)
+    assert not started
+    gate.release(100)
+    long_gate.release(100)
+    await asyncio.gather(*waiting)
+
+
 async def test_an_accepted_request_is_not_refused_at_its_later_yields(make: Callable[..., Engine]) -> None:
     def growing() -> Solution[int]:
         yield [row(1)]
