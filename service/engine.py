@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count
@@ -188,8 +188,10 @@ class Engine:
 
     def stop(self) -> None:
         """End the threads after their present step, and block so long; whatever is not answered gets `Draining`."""
-        self._end()
-        give_up = time.monotonic() + STOP_TIMEOUT_S
+        stop_all([self])
+
+    def join(self, give_up: float) -> None:
+        """Wait for the end of the threads, at most until a moment on the clock of `time.monotonic()`."""
         for worker in self._workers:
             worker.join(max(0.0, give_up - time.monotonic()))
 
@@ -197,9 +199,10 @@ class Engine:
         """End all threads for good: whoever asks for our health then has the process replaced."""
         self._lost = True
         self._observer.lost()
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Let the threads end after their present step; whatever is not answered gets `Draining` now."""
         with self._lock:
             self._draining = self._stopping = True
             callers = list(self._accepted.values())
@@ -289,6 +292,16 @@ class Engine:
         with self._lock:
             retry_after_s = max(worker.lane.admission.retry_after_s() for worker in self._answering)
         return Draining(f"{self._name} is shutting down and takes no new requests", retry_after_s)
+
+
+def stop_all(engines: Iterable[Engine]) -> None:
+    """Stop several as `Engine.stop` does one, in the time of one: nobody's refusal waits for another's step."""
+    engines = list(engines)
+    for engine in engines:
+        engine.end()
+    give_up = time.monotonic() + STOP_TIMEOUT_S
+    for engine in engines:
+        engine.join(give_up)
 
 
 def _release(waiter: "asyncio.Future[None]") -> None:

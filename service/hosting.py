@@ -22,7 +22,7 @@ from service import admission, tracing
 from service.cache import Cache, held_bytes, key_of
 from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
-from service.engine import Engine
+from service.engine import Engine, stop_all
 from service.errors import NotReady
 from service.gpu import memory_budget_bytes, visible_gpu
 from service.metrics import Metrics, Observer, render
@@ -274,6 +274,5 @@ class LocalHost:
 
     def stop(self) -> None:
         """End the engines' threads, and send the spans that have not been sent."""
-        for running in self._running.values():
-            running.engine.stop()
+        stop_all(running.engine for running in self._running.values())
         tracing.shutdown()

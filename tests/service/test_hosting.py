@@ -4,15 +4,16 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from models.tasks import TASKS
-from service.errors import DeadlinePassed
+from service.errors import DeadlinePassed, Draining
 from service.hosting import Call, LocalHost
 from service.settings import ModelSettings, Settings
-from tests.models.embedded import TRANSLATION
+from tests.models.embedded import RECOMMENDATION, TRANSLATION
+from tests.service.countdown import until
 
 
 async def test_the_example_that_a_model_starts_with_does_not_make_a_backlog_of_the_first_callers() -> None:
@@ -67,3 +68,30 @@ async def test_the_deadline_holds_while_all_threads_are_taken(fields: dict[str, 
         free.set()
         await taken
         host.stop()
+
+
+async def test_an_engine_that_hangs_keeps_no_other_from_refusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.STOP_TIMEOUT_S", 60)
+    host = LocalHost(Settings(models=(ModelSettings(bundle=TRANSLATION), ModelSettings(bundle=RECOMMENDATION))))
+    await host.start()
+    go_on = threading.Event()
+
+    def hang() -> NoReturn:
+        go_on.wait(60)
+        raise ValueError("it went on")
+
+    asked = []
+    for card in host.cards:
+        monkeypatch.setattr(host._running[card.routes].loaded.model, "step", hang)
+        request = TASKS[card.task].request_type.model_validate(card.example)
+        asked.append(asyncio.create_task(host.answer(Call(card, request, time.monotonic() + 60))))
+    engines = [running.engine for running in host._running.values()]
+    await until(lambda: [engine.running_rows > 0 for engine in engines] == [True, True])
+    stopping = asyncio.create_task(asyncio.to_thread(host.stop))
+    try:
+        done, _ = await asyncio.wait(asked, timeout=10)
+        assert [type(task.exception()) for task in done] == [Draining, Draining]
+        assert not stopping.done()
+    finally:
+        go_on.set()
+        await stopping
