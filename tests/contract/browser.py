@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
@@ -36,6 +36,18 @@ def watched(browser: Browser, url: str, *, refused: int = 0, **context: object) 
         failed = [text for text in said if text.startswith("Failed to load resource")]
         assert [text for text in said if text not in failed] == []
         assert len(failed) == refused
+
+
+def task(page: Page, label: str) -> Locator:
+    """The panel of a task, brought to the front."""
+    page.get_by_role("tab", name=label, exact=True).click()
+    return page.get_by_role("tabpanel", name=label, exact=True)
+
+
+def run(panel: Locator) -> None:
+    """Ask what is on the screen, and wait for the answer."""
+    panel.locator(".go").click()
+    expect(panel.locator(".timing")).to_be_visible()
 
 
 def run_javascript(page: Page, code: str) -> str:

@@ -4,46 +4,21 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from models.tasks import TASKS
 from service.settings import EMBEDDED_BUNDLES
-from tests.contract.browser import chromium, run_javascript, watched
+from tests.contract.browser import run, run_javascript, task, watched
 from tests.contract.test_answers import ENGLISH, post
 from tests.serving import Service, start, stop
 
 pytestmark = pytest.mark.browser
 TABS = ("Translation", "Summarization", "Question answering", "Recommendation")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def page(browser: Browser, service: Service) -> Iterator[Page]:
-    with watched(browser, service.url) as opened:
-        opened.goto("/")
-        yield opened
-
-
-def task(page: Page, label: str) -> Locator:
-    """The panel of a task, brought to the front."""
-    page.get_by_role("tab", name=label, exact=True).click()
-    return page.get_by_role("tabpanel", name=label, exact=True)
-
-
-def run(panel: Locator) -> None:
-    panel.locator(".go").click()
-    expect(panel.locator(".timing")).to_be_visible()
 
 
 def test_there_is_a_tab_for_each_task_and_the_first_is_open(page: Page) -> None:
@@ -243,28 +218,6 @@ def test_another_model_of_the_task_can_be_chosen(browser: Browser, tmp_path: Pat
                 run(panel)
     finally:
         stop(service)
-
-
-def test_languages_can_be_chosen_where_a_model_knows_several(browser: Browser, service: Service) -> None:
-    with watched(browser, service.url, refused=1) as page:
-
-        def with_languages(route: Route) -> None:
-            cards = route.fetch().json()
-            for card in cards:
-                card["languages"] = {"source": ["eng_Latn", "fra_Latn"], "target": ["fr", "x!"]}
-            route.fulfill(json=cards)
-
-        page.route("**/v1/models", with_languages)
-        page.goto("/")
-        panel = task(page, "Translation")
-        panel.get_by_label("From").select_option(label="French (Latin)")
-        panel.get_by_label("Into").select_option(label="x!")
-        with page.expect_request("**/v1/translation") as sent:
-            panel.locator(".go").click()
-        body = json.loads(sent.value.post_data or "")
-        assert body["parameters"] == {"src_lang": "fra_Latn", "tgt_lang": "x!"}
-        expect(panel.get_by_role("alert")).to_contain_text("src_lang must be one of en")
-        expect(panel.get_by_label("From")).to_be_focused()
 
 
 def printed(code: str, language: str, page: Page) -> str:

@@ -30,8 +30,8 @@ export const answering = {
 };
 
 function controls({ limits }) {
-  const question = element("input", { type: "text", required: true, autocomplete: "off" });
-  const context = element("textarea", { rows: 6, required: true, spellcheck: "true" });
+  const question = element("input", { type: "text", required: true, autocomplete: "off", dir: "auto" });
+  const context = element("textarea", { rows: 6, required: true, spellcheck: "true", dir: "auto" });
   const counts = [1, 3, 5].filter((count) => count <= limits.max_top_k);
   const top = element("select", {}, ...counts.map((count) => element("option", { value: count }, count === 1 ? "The best one" : `The best ${count}`)));
   top.value = String(counts.includes(3) ? 3 : 1);
@@ -51,7 +51,7 @@ function controls({ limits }) {
 
 function view() {
   const found = element("ol", { class: "candidates" });
-  const passage = element("p", { class: "passage" });
+  const passage = element("p", { class: "passage", dir: "auto" });
   const node = element("div", { class: "output" }, found, passage);
 
   /** Offsets count characters as Python does, where JavaScript counts UTF-16 units. */
@@ -73,7 +73,7 @@ function view() {
       const own = element(
         "button",
         { type: "button", class: rank === 0 ? "candidate best" : "candidate", onclick: select, onmouseenter: select, onfocus: select },
-        element("span", { class: "said" }, answer.answer || NOTHING),
+        element("span", { class: "said", dir: "auto" }, answer.answer || NOTHING),
         element("span", { class: "score" }, `${(answer.score * 100).toFixed(1)} %`),
         share,
       );

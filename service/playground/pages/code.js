@@ -37,7 +37,7 @@ export function codePanel() {
     show(card, route, body) {
       copied.textContent = "";
       DIALECTS.forEach(([, write], index) => {
-        const text = write(card.task, `${origin()}${route}`, body, card.routes.length > 1 ? null : card.name);
+        const text = write(card.task, `${origin()}${route}`, body, card);
         pairs[index].panel.querySelector("code").textContent = text ?? "";
         pairs[index].tab.hidden = text === null;
         if (text === null && shown === index) select(0);
@@ -75,7 +75,8 @@ if (!response.ok) throw new Error(answer.detail);
 console.log(${read});`;
 }
 
-function ours(task, _url, body, model) {
+function ours(task, _url, body, card) {
+  const model = card.routes.length > 1 ? null : card.name;
   const { ours: method, parameters, answer } = METHODS[task];
   const generate = body.parameters?.generate_parameters;
   const names = ["Client", body.explain && "Explain", body.parameters && parameters, generate && "GenerateParameters"].filter(Boolean).sort();
@@ -88,14 +89,23 @@ with Client(${python(origin())}) as client:
         print(answer.${answer})${body.explain ? `\n        print(${task === "question-answering" ? "answer.explanation and " : ""}answer.explanation.parts[0].rank_correlation)` : ""}`;
 }
 
-function hub(task, url, body) {
+function hub(task, url, body, { languages: { source, target } }) {
   const { hub: method, answer } = METHODS[task];
   if (!method || body.explain) return null;
-  const several = body.parameters?.top_k > 1;
-  const given = [...positional(task, body.inputs), keywords(body.parameters ?? {})].filter(Boolean).join(", ");
+  const { src_lang, tgt_lang, ...parameters } = body.parameters ?? {};
+  if (src_lang || tgt_lang) {
+    // It takes both languages or none, so the one that there is no choice of is said as well.
+    parameters.src_lang = src_lang ?? only(source);
+    parameters.tgt_lang = tgt_lang ?? only(target);
+    if (!parameters.src_lang || !parameters.tgt_lang) return null;
+  }
+  const several = parameters.top_k > 1;
+  const given = [...positional(task, body.inputs), keywords(parameters)].filter(Boolean).join(", ");
   const call = `InferenceClient(model=${python(url)}).${method}(${given})`;
   return `from huggingface_hub import InferenceClient\n\n${several ? `for answer in ${call}:\n    print(answer.${answer})` : `print(${call}.${answer})`}`;
 }
+
+const only = (codes) => (codes.length === 1 ? codes[0] : undefined);
 
 function positional(task, inputs) {
   if (task === "question-answering") return [python(inputs.question), python(inputs.context)];

@@ -12,9 +12,11 @@ export const recommending = {
   controls,
   view,
   examples: (card) => [
-    { label: "Cakes and hearts", values: { history: ["22423", "85123A"] } },
-    { label: "Lunch bags", values: { history: ["20725", "20727", "22383"] } },
     { label: "The model's own", values: { history: card.example.inputs.history } },
+    ...[
+      ["Cakes and hearts", ["22423", "85123A"]],
+      ["Lunch bags", ["20725", "20727", "22383"]],
+    ].map(([label, history]) => ({ label, values: { history }, fits: () => knows(card.routes[0], history) })),
   ],
   async answer(view, route, body, signal) {
     const { answer, timing } = await ask(route, body, signal);
@@ -22,6 +24,12 @@ export const recommending = {
     return { timing, said: `${answer.map(({ title }) => title).join(", ") || "Nothing is left to recommend"}.` };
   },
 };
+
+/** Whether all of these items are in the model's catalogue. */
+async function knows(route, history) {
+  const found = await Promise.all(history.map((item) => items(route, item).catch(() => [])));
+  return found.every((entries, at) => entries.some(({ item }) => item === history[at]));
+}
 
 function controls(card, changed, run) {
   const route = card.routes[0];

@@ -14,9 +14,10 @@ import { timingBar } from "./timing.js";
  * @property {(card: object) => string} result what stands above the answer
  * @property {(card: object, changed: () => void, run: () => void) => Controls} controls
  * @property {(controls: Controls) => View} view of the answer
- * @property {(card: object) => {label: string, values: object}[]} examples
- * @property {(view: View, route: string, body: object, signal: AbortSignal) => Promise<{timing: object, said: string}>} answer
- *   fills the view; says where the time went, and the answer in words for who cannot see it
+ * @property {(card: object) => {label: string, values: object, fits?: () => Promise<boolean>}[]} examples the first one
+ *   is there from the beginning; one with `fits` is shown once the model is found to know what it names
+ * @property {(view: View, route: string, body: object, signal: AbortSignal) => Promise<{timing: object, said: string, language?: string}>} answer
+ *   fills the view; says where the time went, and the answer in words for who cannot see it, with their language
  *
  * @typedef {object} Controls
  * @property {HTMLElement[]} nodes
@@ -47,9 +48,11 @@ export function workbench(task, cards) {
     const why = explaining(card, (body) => code.show(card, route, body));
     const stop = element("button", { type: "button", class: "quiet", hidden: true, onclick: () => running?.abort() }, "Stop");
     const go = element("button", { type: "submit", class: "go" }, task.verb);
-    const examples = task.examples(card).map(({ label, values }) =>
-      element("button", { type: "button", class: "chip", onclick: () => { controls.fill(values); form.requestSubmit(); } }, label),
-    );
+    const examples = task.examples(card).map(({ label, values, fits }) => {
+      const chip = element("button", { type: "button", class: "chip", hidden: fits !== undefined, onclick: () => { controls.fill(values); form.requestSubmit(); } }, label);
+      fits?.().then((does) => (chip.hidden = !does));
+      return chip;
+    });
     const form = element(
       "form",
       { class: "ask", novalidate: true },
@@ -72,10 +75,10 @@ export function workbench(task, cards) {
       stop.hidden = false;
       try {
         const body = controls.body();
-        const { timing, said } = await task.answer(view, route, body, own.signal);
+        const { timing, said, language } = await task.answer(view, route, body, own.signal);
         time.replaceChildren(timingBar(timing));
         if (!body.parameters?.generate_parameters?.do_sample) why.offer(route, body); // another draw, another answer
-        status.textContent = `${said} Answered in ${Math.round(timing.total)} milliseconds.`;
+        status.replaceChildren(element("span", { lang: language }, said), ` Answered in ${Math.round(timing.total)} milliseconds.`);
       } catch (error) {
         if (own.signal.aborted) {
           if (running === own) status.textContent = "Stopped.";

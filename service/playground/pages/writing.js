@@ -21,7 +21,7 @@ export const translating = {
     { label: "Two sentences", values: { text: "I do not know where she lives. Can you help me find my keys?" } },
     { label: "A question", values: { text: "Where is the station?" } },
     { label: "A list", values: { text: "- Good morning.\n- Thank you very much.\n- The weather is nice today." } },
-    { label: "The model's own", values: { text: card.example.inputs } },
+    { label: "The model's own", values: { text: card.example.inputs, languages: card.example.parameters ?? {} } },
   ],
   answer,
 };
@@ -59,7 +59,19 @@ function languageOf(code) {
   }
 }
 
-/** With a choice of language where the model knows several. */
+/** As HTML names it: BCP 47's own form, or nothing, which stands for an unknown language. */
+function tagOf(code) {
+  try {
+    return Intl.getCanonicalLocales(code.replace("_", "-"))[0] ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/**
+ * With a choice of language where the model knows several. What its example leaves out need not be said: the model has
+ * answered that. What the example names may have to be.
+ */
 function translatingControls(card) {
   const { source, target } = card.languages;
   const common = controls(card, source.length === 1 ? `Text in ${languageOf(source[0])}` : "Text", 5);
@@ -68,21 +80,33 @@ function translatingControls(card) {
     ["Into", "tgt_lang", target],
   ]
     .filter(([, , codes]) => codes.length > 1)
-    .map(([label, name, codes]) => ({ label, name, control: element("select", {}, ...codes.map((code) => element("option", { value: code }, languageOf(code)))) }));
+    .map(([label, name, codes]) => {
+      const named = card.example.parameters?.[name];
+      const options = codes.map((code) => element("option", { value: code }, languageOf(code)));
+      if (named === undefined) options.unshift(element("option", { value: "" }, "The model's own"));
+      const control = element("select", {}, ...options);
+      control.value = named ?? "";
+      return { label, name, control };
+    });
   return {
     ...common,
     nodes: [...choices.map(({ label, control }) => field(label, control)), ...common.nodes],
     body() {
       const { inputs, parameters } = common.body();
-      const languages = Object.fromEntries(choices.map(({ name, control }) => [name, control.value]));
-      return choices.length ? { inputs, parameters: { ...languages, ...parameters } } : common.body();
+      const chosen = choices.filter(({ control }) => control.value).map(({ name, control }) => [name, control.value]);
+      return chosen.length ? { inputs, parameters: { ...Object.fromEntries(chosen), ...parameters } } : common.body();
     },
+    fill(values) {
+      common.fill(values);
+      if (values.languages) choices.forEach(({ name, control }) => (control.value = values.languages[name] ?? ""));
+    },
+    language: () => tagOf(target.length === 1 ? target[0] : choices.find(({ name }) => name === "tgt_lang")?.control.value ?? ""),
     at: (pointer) => choices.find(({ name }) => pointer === `/parameters/${name}`)?.control ?? common.at(pointer),
   };
 }
 
-function controls({ limits }, label, rows) {
-  const text = element("textarea", { rows, required: true, spellcheck: "true" });
+function controls({ limits, languages: { source } }, label, rows) {
+  const text = element("textarea", { rows, required: true, spellcheck: "true", dir: "auto" });
   const possible = DECODINGS.filter(([, settings]) => (settings?.num_beams ?? 1) <= limits.max_beams);
   const decoding = element("select", {}, ...possible.map(([name], index) => element("option", { value: index }, name)));
   return {
@@ -92,16 +116,21 @@ function controls({ limits }, label, rows) {
       return settings ? { inputs: text.value, parameters: { generate_parameters: settings } } : { inputs: text.value };
     },
     fill: (values) => (text.value = values.text),
+    language: () => tagOf(source.length === 1 ? source[0] : ""),
     at: (pointer) => (pointer.startsWith("/inputs") ? text : pointer.startsWith("/parameters") ? decoding : undefined),
   };
 }
 
-function view() {
-  const text = element("p", { class: "written" });
+function view(controls) {
+  const text = element("p", { class: "written", dir: "auto" });
   const node = element("div", { class: "output" }, text);
   return {
     node,
-    clear: () => text.replaceChildren(),
+    clear() {
+      text.replaceChildren();
+      text.lang = controls.language(); // so that a voice reads it as what it is
+    },
+    language: () => text.lang,
     add: (more) => more && text.append(element("span", { class: "arriving" }, more)),
     settle: (whole) => (text.textContent = whole),
   };
@@ -116,7 +145,7 @@ async function answer(view, route, body, signal) {
     view.add(token.text);
     if (details === null) continue;
     view.settle(whole);
-    return { timing: { ...details.timing_ms, first, total: performance.now() - began }, said: whole };
+    return { timing: { ...details.timing_ms, first, total: performance.now() - began }, said: whole, language: view.language() };
   }
   throw brokenOff();
 }
