@@ -38,7 +38,7 @@ export function field(label, control, hint) {
 }
 
 /**
- * Makes the children of a tablist select among panels: arrows, Home and End move, as the ARIA pattern asks.
+ * Makes the children of a tablist select among panels: arrows, Home and End move among those not hidden, as the ARIA pattern asks.
  * @param {{tab: HTMLElement, panel: HTMLElement}[]} pairs
  * @param {(index: number) => void} [onSelect]
  */
@@ -61,10 +61,12 @@ export function tabs(pairs, onSelect = () => {}) {
     panel.setAttribute("aria-labelledby", tab.id);
     tab.addEventListener("click", () => select(at));
     tab.addEventListener("keydown", (event) => {
-      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: pairs.length - 1 }[event.key];
+      const shown = [...pairs.keys()].filter((index) => !pairs[index].tab.hidden);
+      const own = shown.indexOf(at);
+      const to = { ArrowLeft: own - 1, ArrowRight: own + 1, Home: 0, End: -1 }[event.key];
       if (to === undefined) return;
       event.preventDefault();
-      select((to + pairs.length) % pairs.length, { focus: true });
+      select(shown.at(to % shown.length), { focus: true });
     });
   });
   return select;

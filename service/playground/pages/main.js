@@ -15,7 +15,14 @@ const TASKS = {
   recommendation: recommending,
 };
 
+/** Past the tabs; the address goes on naming the task. */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main").focus();
+}
+
 async function begin() {
+  document.querySelector(".skip").addEventListener("click", skip);
   const notice = document.getElementById("notice");
   let cards;
   try {
@@ -38,9 +45,9 @@ async function begin() {
   const select = tabs(pairs, (index) => history.replaceState(null, "", `#${served[index]}`));
   document.getElementById("tabs").append(...pairs.map(({ tab }) => tab));
   document.getElementById("main").append(...pairs.map(({ panel }) => panel));
-  const fromAddress = () => Math.max(0, served.indexOf(location.hash.slice(1)));
-  select(fromAddress());
-  addEventListener("hashchange", () => select(fromAddress()));
+  const fromAddress = () => served.indexOf(location.hash.slice(1));
+  select(Math.max(0, fromAddress()));
+  addEventListener("hashchange", () => fromAddress() >= 0 && select(fromAddress()));
   watchThroughput(document.getElementById("throughput"));
 }
 

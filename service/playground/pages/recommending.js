@@ -82,8 +82,11 @@ function controls(card, changed, run) {
   }
 
   function close() {
-    list.hidden = true;
+    asked?.abort(); // what is still found would open it again
+    options = [];
     active = -1;
+    list.hidden = true;
+    list.replaceChildren();
     search.setAttribute("aria-expanded", "false");
     search.removeAttribute("aria-activedescendant");
   }
@@ -103,12 +106,12 @@ function controls(card, changed, run) {
 
   async function suggest() {
     asked?.abort();
-    asked = new AbortController();
-    try {
-      options = await items(route, search.value, asked.signal);
-    } catch {
-      return close(); // typed on, or the service is away: the request itself will say so
-    }
+    const own = (asked = new AbortController());
+    const found = await items(route, search.value, own.signal).catch(() => []); // the request itself will say why
+    if (own.signal.aborted) return;
+    options = found;
+    active = -1;
+    search.removeAttribute("aria-activedescendant");
     list.replaceChildren(
       ...options.map(({ item, title }, at) =>
         element("li", { role: "option", id: freshId("item"), "aria-selected": "false", onmousedown: (event) => { event.preventDefault(); pick(at); } },
@@ -125,11 +128,14 @@ function controls(card, changed, run) {
   search.addEventListener("blur", close);
   search.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey) return;
-    if (event.key === "ArrowDown" && options.length) activate(active + 1);
+    if (event.key === "Escape") {
+      if (!list.hidden) event.stopPropagation(); // the list is left, an answer under way is not
+      close();
+    } else if (event.key === "ArrowDown" && list.hidden) suggest();
+    else if (event.key === "ArrowDown") activate(active + 1);
     else if (event.key === "ArrowUp" && options.length) activate(active < 0 ? options.length - 1 : active - 1);
     else if (event.key === "Enter" && active >= 0) pick(active);
     else if (event.key === "Enter") { /* the form is sent by its button or with Ctrl */ }
-    else if (event.key === "Escape") close();
     else return;
     event.preventDefault();
   });
