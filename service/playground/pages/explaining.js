@@ -51,7 +51,7 @@ export function explaining(card, asked) {
       const { answer } = await ask(route, full, own.signal);
       const answers = [answer].flat().filter((each) => each.explanation);
       node.replaceChildren(...explained(answers, body));
-      node.querySelector("h3").focus();
+      if (document.activeElement === document.body) node.querySelector("h3").focus(); // else the reader has gone on
     } catch (error) {
       if (own.signal.aborted) return;
       button.disabled = false;
@@ -109,7 +109,8 @@ function partView(part, body) {
 
 function side(method, part, body) {
   const { title, says, write } = SIDES[method];
-  const units = method === "attention" ? part.source : part.occlusion.units;
+  const alike = samePlace(method === "attention" ? part.source : part.occlusion.units);
+  const units = alike.map(([{ unit }]) => unit);
   const spots = units.map((unit) => spot(unit));
   const rest = element("p", { class: "hint" });
   const texts = [...new Set(units.map((unit) => unit.pointer).filter(Boolean))];
@@ -120,7 +121,8 @@ function side(method, part, body) {
   let shown = [];
 
   function show(row) {
-    shown = weightsOf(method, part, row);
+    const weights = weightsOf(method, part, row);
+    shown = alike.map((those) => those.reduce((sum, { index }) => sum + weights[index], 0));
     const visible = shown.filter((_, index) => spots[index].visible);
     const most = Math.max(1e-6, ...visible.map(Math.abs));
     shown.forEach((weight, index) => spots[index].set(weight, weight / most, write));
@@ -139,6 +141,16 @@ function side(method, part, body) {
 
   const node = element("figure", { class: `side ${method}` }, element("figcaption", {}, element("b", {}, title), `, ${says}`), read, rest);
   return { node, show, said };
+}
+
+/** The units by their place in the text: the tokens of the bytes of one character, such as 😀, all have the same. */
+function samePlace(units) {
+  const groups = new Map();
+  units.forEach((unit, index) => {
+    const place = unit.start === undefined ? index : `${unit.pointer} ${unit.start} ${unit.end}`;
+    groups.set(place, [...(groups.get(place) ?? []), { unit, index }]);
+  });
+  return [...groups.values()];
 }
 
 /** A word or item whose weight is to be seen: by tint, by the thickness of its line, and as a number. */

@@ -61,13 +61,19 @@ export async function items(route, search, signal) {
   return (await fetched(`${path(route)}/items?${query}`, { signal })).json();
 }
 
-/** Tokens that the service has read and written since it started, over all models. */
+/**
+ * Tokens read and written so far, by series: one for each model, direction and replica.
+ * @returns {Promise<Map<string, number>>}
+ */
 export async function tokensSoFar() {
   const page = await (await fetched("metrics")).text();
-  return page
-    .split("\n")
-    .filter((line) => line.startsWith("heedful_tokens_total{"))
-    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" ") + 1)), 0);
+  return new Map(
+    page
+      .split("\n")
+      .filter((line) => line.startsWith("heedful_tokens_total{"))
+      .map((line) => line.split(/ (?=\S+$)/))
+      .map(([series, value]) => [series, Number(value)]),
+  );
 }
 
 /** From the `Server-Timing` header, in milliseconds; a model that answers in one pass has no reading apart from it. */

@@ -20,8 +20,8 @@ export function watchThroughput(figure) {
 
   async function sample() {
     const now = { tokens: await tokensSoFar(), at: performance.now() };
-    if (before && now.tokens >= before.tokens) {
-      rates.push(((now.tokens - before.tokens) / (now.at - before.at)) * 1000);
+    if (before) {
+      rates.push((growth(before.tokens, now.tokens) / (now.at - before.at)) * 1000);
       if (rates.length > POINTS) rates.shift();
       draw();
     }
@@ -39,4 +39,9 @@ export function watchThroughput(figure) {
   }
 
   look();
+}
+
+/** Over the series in both samples: a replica may be left out of one, or have begun anew, and has not worked for that. */
+function growth(before, now) {
+  return [...now].reduce((sum, [series, total]) => sum + Math.max(0, total - (before.get(series) ?? total)), 0);
 }
