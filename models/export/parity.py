@@ -17,7 +17,12 @@ from models.load import load_model
 from models.task import Array, Generation, Row
 
 FP32_TOLERANCE = 1e-4
-"""Largest difference of a float32 logit. Measured: 4e-6; another order of summation explains no more than that."""
+"""Largest difference of a float32 logit, and of larger logits as a part of the largest beside it.
+
+Measured: 4e-6; another order of summation explains no more than that. What rounding loses grows with the numbers that
+are added, and the logits of a T5 reach 50, where graphs that are right were seen to differ by 3e-3 (optimum's issue
+449).
+"""
 
 RANDOM_LENGTHS = (21, 1, 9, 40, 16, 3)
 """Of rows with random tokens: ragged, around and beyond the width that rows are padded to."""
@@ -32,6 +37,8 @@ class Parity:
 
     Args:
         largest_difference: of any logit.
+        scaled_difference: the largest after each was divided by the size of the largest logit of the same position,
+            where that is above 1.
         relative_error: root mean square of the differences, divided by the standard deviation of the logits.
         agreement: how often the same token, item or place is the likeliest, in [0, 1]; tokens are compared with the
             decoder given what the checkpoint decoded.
@@ -42,6 +49,7 @@ class Parity:
 
     precision: Precision
     largest_difference: float
+    scaled_difference: float
     relative_error: float
     agreement: float
     greedy: float | None
@@ -79,12 +87,14 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
 
     In lean sessions: two of the usual kind would be the most memory that an export takes.
     """
-    largest, squares, spreads, choices = 0.0, 0.0, 0.0, list[NDArray[np.bool_]]()
+    squares, spreads, choices = 0.0, 0.0, list[NDArray[np.bool_]]()
+    largest, scaled = list[Array](), list[Array]()
     size = 0
     found = replay(bundle, precision, rows, [row.get("target") for row in expected], lean=True)
     for ours, theirs in _pairs(found, expected):
         difference = ours - theirs
-        largest = max(largest, float(np.abs(difference).max()))
+        largest.append(np.abs(difference).max(-1))
+        scaled.append(largest[-1] / np.maximum(1, np.maximum(theirs.max(-1), -theirs.min(-1))))
         squares += float(np.square(difference, out=difference).sum(dtype=np.float64))
         spreads += float(np.square(theirs - theirs.mean(-1, keepdims=True)).sum(dtype=np.float64))
         choices.append(ours.argmax(-1) == theirs.argmax(-1))
@@ -94,7 +104,8 @@ def compare(bundle: Bundle, precision: Precision, rows: Sequence[Row], expected:
     decoded = _decoded(bundle, precision, rows, expected)
     return Parity(
         precision=precision,
-        largest_difference=largest,
+        largest_difference=float(np.concatenate(largest).max()),
+        scaled_difference=float(np.concatenate(scaled).max()),
         relative_error=math.sqrt(squares / max(spreads, 1e-12 * size)),
         agreement=float(np.concatenate(choices).mean()),
         greedy=_part(same for row, same in zip(rows, decoded, strict=True) if not _has_beams(row)),
@@ -157,10 +168,11 @@ def require_parity(parity: Parity) -> None:
                 " is allowed: this checkpoint does not bear it, export it with --precision fp32"
             )
         return
-    if not parity.largest_difference <= FP32_TOLERANCE:
+    if not parity.scaled_difference <= FP32_TOLERANCE:
         raise ExportError(
-            f"the fp32 graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit,"
-            f" at most {FP32_TOLERANCE:.0e} is allowed: this checkpoint has something that the exporter does not know"
+            f"the fp32 graphs differ from the checkpoint by {parity.largest_difference:.1e} in a logit, and by"
+            f" {parity.scaled_difference:.1e} of the largest beside one, at most {FP32_TOLERANCE:.0e} is allowed: this"
+            " checkpoint has something that the exporter does not know"
         )
     for how, same in (("greedily", parity.greedy), ("with beams", parity.beams)):
         if same not in (None, 1.0):
