@@ -16,6 +16,7 @@ logger = logging.getLogger("heedful.session")
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PR_SET_PDEATHSIG = 1
 PROC = Path("/proc")
+KILLING_S = 5.0  # a killed process ends in an instant, unless it waits for a device or a network disk
 
 
 def in_own_session(run: Callable[[], int]) -> int:
@@ -78,8 +79,17 @@ def _end_with(parent: int) -> None:
 
 
 def _kill_session(session: int) -> None:
+    """Kill until none is left: one may have begun another. Gives up on those that the system itself holds."""
+    give_up = time.monotonic() + KILLING_S
+    told: set[int] = set()
     while left := list(_members(session)):
-        logger.warning("killing what the cluster left behind: %s", ", ".join(map(str, left)))
+        pids = ", ".join(map(str, left))
+        if time.monotonic() > give_up:
+            logger.error("what the cluster left behind does not end, although it was killed: %s", pids)
+            return
+        if not told.issuperset(left):
+            logger.warning("killing what the cluster left behind: %s", pids)
+            told.update(left)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

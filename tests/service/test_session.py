@@ -46,6 +46,13 @@ session._members = signalled
 """
 
 
+# Linux gives no process a higher number than 4194304.
+ENDLESS = """
+session.KILLING_S = 0.5
+session._members = lambda leader: [4194305]
+"""
+
+
 def begin(body: str, group: str = "None", before: str = "") -> tuple[subprocess.Popen[str], int]:
     script = SCRIPT.format(body=body, group=group, before=before)
     process = subprocess.Popen(
@@ -85,6 +92,14 @@ def test_a_signal_that_comes_while_the_rest_is_killed_stops_nothing(signum: sign
     out, err = process.communicate(timeout=30)
     assert out.splitlines() == ["code 3"], err
     assert is_gone(worker)
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind() -> None:
+    process, _ = begin("worker.kill(); worker.wait(); begun(); return 3", before=ENDLESS)
+    out, err = process.communicate(timeout=30)
+    assert out.splitlines() == ["code 3"]
+    assert err.count("killing what the cluster left behind: 4194305") == 1
+    assert "does not end, although it was killed: 4194305" in err
 
 
 @pytest.mark.parametrize(
