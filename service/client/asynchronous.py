@@ -13,6 +13,7 @@ from models.tasks.summarization import SummarizationAnswer, SummarizationParamet
 from models.tasks.translation import TranslationAnswer, TranslationParameters
 from service.client import calls
 from service.client.calls import Call
+from service.client.deadline import GRACE_S, AsyncBounded
 from service.client.exchange import (
     RETRIES,
     TIMEOUT_S,
@@ -160,10 +161,15 @@ class AsyncClient:
                 outcome = await self._sent(step)
 
     async def _sent(self, step: Send) -> Outcome:
+        request = step.request(self._http)
         try:
-            response = await self._http.send(step.request(self._http), stream=True)
+            async with asyncio.timeout(step.left_s() + GRACE_S):
+                response = await self._http.send(request, stream=True)
+            response.stream = AsyncBounded(response, step.left_s)
             if not (step.call.streams and response.is_success):
                 await response.aread()
+        except TimeoutError:
+            return httpx.ReadTimeout("", request=request)
         except httpx.TransportError as error:
             return error
         return response

@@ -14,6 +14,7 @@ from models.tasks.summarization import SummarizationAnswer, SummarizationParamet
 from models.tasks.translation import TranslationAnswer, TranslationParameters
 from service.client import calls
 from service.client.calls import Call
+from service.client.deadline import Bounded
 from service.client.exchange import (
     RETRIES,
     TIMEOUT_S,
@@ -39,12 +40,13 @@ class Client:
 
     The method of a task takes the request's `parameters`, a `model` other than the task's default, what `explain` shall
     show of each answer, and `CallOptions`.
-    It gives a list, best first where there are candidates, and raises `ClientError`, or pydantic's `ValidationError`
-    before anything is sent. A streaming method sends its request when the first event is asked for.
+    It gives a list, best first where there are candidates, and raises `ClientError`, or `ValueError` before anything is
+    sent that cannot be. A streaming method sends its request when the first event is asked for.
 
     Args:
         url: of the service, without `/v1`.
-        timeout_s: for a call with all its retries and pauses. The service is told, and stops its work then.
+        timeout_s: for a call with all its retries, pauses and the wait for a connection. The service is told, and stops
+            its work then.
         retries: how often a call is tried again that the service has not begun.
     """
 
@@ -168,6 +170,7 @@ class Client:
     def _sent(self, step: Send) -> Outcome:
         try:
             response = self._http.send(step.request(self._http), stream=True)
+            response.stream = Bounded(response, step.left_s)
             if not (step.call.streams and response.is_success):
                 response.read()
         except httpx.TransportError as error:

@@ -6,6 +6,7 @@ from typing import Annotated, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from models.explain import Explain
 from models.tasks.question_answering import (
@@ -102,8 +103,16 @@ def recommendation(
 def _call(
     task: str, model: str | None, request: BaseModel, answer: TypeAdapter[R], *, streams: bool = False
 ) -> Call[R]:
-    path = f"/v1/{task}" if model is None else f"/v1/{task}/{quote(model, safe='')}"
-    return Call(path, answer, request.model_dump_json(exclude_defaults=True), streams)
+    """What is asked of a task.
+
+    Raises:
+        ValueError: a text holds half of a surrogate pair, which is no character: UTF-8 has no bytes for it.
+    """
+    try:
+        path = f"/v1/{task}" if model is None else f"/v1/{task}/{quote(model, safe='')}"
+        return Call(path, answer, request.model_dump_json(exclude_defaults=True), streams)
+    except (PydanticSerializationError, UnicodeEncodeError) as error:
+        raise ValueError(f"a text holds what is no character and cannot be sent: {error}") from error
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:

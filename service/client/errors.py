@@ -23,7 +23,7 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """No connection to the service; nothing was sent."""
+    """No connection to the service, or none of the client's own that was free in time; nothing was sent."""
 
 
 class ConnectionLost(ClientError):
@@ -31,7 +31,7 @@ class ConnectionLost(ClientError):
 
 
 class TimedOut(ClientError):
-    """Nothing came within the caller's timeout."""
+    """The answer was not there within the caller's timeout."""
 
 
 class UnexpectedAnswer(ClientError):

@@ -12,6 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from service.client.calls import Call
+from service.client.deadline import Left
 from service.client.errors import (
     ClientError,
     ConnectionLost,
@@ -39,6 +40,7 @@ SERVER_SHARE = 0.95
 FIRST_BACKOFF_S = 0.25  # where no Retry-After says better; doubles with each try
 MAX_JITTER = 0.25  # of the pause, on top of it: callers who were refused together do not come back together
 SHOWN_CHARACTERS = 200
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # the service would put one of its own in the place of any other
 
 
 class CallOptions(TypedDict, total=False):
@@ -63,18 +65,22 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send the call, and bring the response or the transport's error. Reading and writing may each take `timeout_s`."""
+    """Send the call, and bring the response or the transport's error, while something is left of the timeout.
+
+    Args:
+        left_s: seconds that are left of the call.
+    """
 
     call: Call[Any]
     headers: dict[str, str]
-    timeout_s: float
+    left_s: Callable[[], float]
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """As this client sends it."""
         method = "GET" if self.call.body is None else "POST"
-        return http.build_request(
-            method, self.call.path, content=self.call.body, headers=self.headers, timeout=self.timeout_s
-        )
+        request = http.build_request(method, self.call.path, content=self.call.body, headers=self.headers)
+        request.extensions["timeout"] = Left(self.left_s)
+        return request
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +113,16 @@ def exchange(
 
     Raises:
         ClientError: of the last try; at once when the next would begin after the timeout.
+        ValueError: the request id is none that the service takes; nothing was sent.
     """
-    left_s = options.get("timeout_s", policy.timeout_s)
     request_id = options.get("request_id") or uuid.uuid4().hex
+    if not REQUEST_ID.fullmatch(request_id):
+        raise ValueError(f"request_id must be 1 to 128 visible ASCII characters without blanks, got {request_id!a}")
+    left_s = options.get("timeout_s", policy.timeout_s)
     give_up_at = clock() + left_s
     tried = 0
     while True:
-        outcome = yield Send(call, _headers(call, request_id, left_s), left_s)
+        outcome = yield Send(call, _headers(call, request_id, left_s), lambda: give_up_at - clock())
         if isinstance(outcome, httpx.Response) and outcome.is_success:
             return outcome
         failure = _failure(outcome)
@@ -152,6 +161,8 @@ def broken(error: httpx.TransportError) -> ClientError:
     """What a transport's error means to the caller."""
     url, request_id = error.request.url, error.request.headers["x-request-id"]
     reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.PoolTimeout):
+        return Unreachable("this client's connections were all in use until the timeout; nothing was sent", request_id)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Unreachable(f"no connection to {url.host} port {url.port or url.scheme}: {reason}", request_id)
     if isinstance(error, httpx.TimeoutException):

@@ -45,7 +45,7 @@ def explained(page: Page) -> None:
     }
 
     def fulfil(route: Route) -> None:
-        if "explain" not in route.request.post_data_json:
+        if "explain" not in (route.request.post_data or ""):
             return route.fallback()
         return route.fulfill(json=[{"translation_text": "x", "explanation": {"parts": [part]}}])
 

@@ -1,6 +1,7 @@
 """The client against a service that is overloaded, dead or slow, over real HTTP."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -87,6 +88,67 @@ def test_a_service_that_never_answers() -> None:
         with Client(url, timeout_s=0.2) as client, pytest.raises(TimedOut) as late:
             client.translate("Good morning.", request_id="abc")
         assert late.value.request_id == "abc"
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The address of a server whose answers come by the byte, without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as callers:
+
+        def drip(caller: socket.socket) -> None:
+            with caller, contextlib.suppress(OSError):  # the client hangs up
+                caller.recv(4096)
+                caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 999\r\n\r\n")
+                for _ in range(100):
+                    caller.sendall(b":")
+                    time.sleep(0.1)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                callers.submit(drip, listener.accept()[0])
+
+        callers.submit(accept)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_that_goes_on_coming_ends_with_the_timeout(dripping: str, streams: bool) -> None:
+    began = time.monotonic()
+    with Client(dripping, timeout_s=0.5) as client, pytest.raises(TimedOut):
+        list(client.stream_translation("Good morning.") if streams else client.translate("Good morning."))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_it_does_so_for_asyncio(dripping: str, streams: bool) -> None:
+    async def ask() -> None:
+        async with AsyncClient(dripping, timeout_s=0.5) as client:
+            if not streams:
+                await client.translate("Good morning.")
+            async for _ in client.stream_translation("Good morning."):
+                pass
+
+    began = time.monotonic()
+    with pytest.raises(TimedOut):
+        asyncio.run(ask())
+    assert time.monotonic() - began < 5
+
+
+def test_a_call_waits_for_a_connection_no_longer_than_its_timeout() -> None:
+    """A hundred calls wait for a server that says nothing; nothing is sent of the next one."""
+
+    async def ask(url: str) -> None:
+        async with AsyncClient(url) as client:
+            others = [asyncio.create_task(client.models()) for _ in range(100)]
+            await asyncio.sleep(0.5)
+            with pytest.raises(Unreachable, match="connections were all in use"):
+                await client.models(timeout_s=0.3)
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+        asyncio.run(ask(f"http://127.0.0.1:{silent.getsockname()[1]}"))
 
 
 def test_a_timeout_stops_the_work_in_the_service(small: Service) -> None:

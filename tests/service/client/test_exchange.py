@@ -23,6 +23,7 @@ from service.client import (
     Unreachable,
 )
 from service.client.calls import CARDS, question_answering, translation
+from service.client.deadline import PHASES
 from service.client.exchange import CallOptions, EventDecoder, Exchange, Pause, Policy, Send, exchange, read
 
 CALL = translation("Good morning.", None, None)
@@ -89,7 +90,30 @@ def test_what_is_sent() -> None:
     assert json.loads(request.content) == {"inputs": ["Good morning."]}
     assert request.headers["x-request-id"] == "abc"
     assert request.headers["x-request-timeout-ms"] == "3800"
-    assert set(request.extensions["timeout"].values()) == {4.0}
+    assert {request.extensions["timeout"].get(phase) for phase in PHASES} == {4.0}
+
+
+def test_each_phase_has_what_is_left_of_the_call() -> None:
+    clock = Clock()
+    _, step = begin(clock, timeout_s=4.0)
+    timeouts = sent(step).extensions["timeout"]
+    clock.now += 3
+    assert timeouts.get("read") == pytest.approx(1.0)
+    clock.now += 3
+    assert 0 < timeouts.get("read") < 0.01
+
+
+@pytest.mark.parametrize("request_id", ["ü", "a b", "a\n", "a" * 129, "\ud800"])
+def test_a_request_id_that_the_service_would_not_take(request_id: str) -> None:
+    with pytest.raises(ValueError, match="request_id must be 1 to 128 visible ASCII characters"):
+        begin(Clock(), request_id=request_id)
+
+
+def test_what_is_no_character_is_refused_before_anything_is_sent() -> None:
+    for text, model in (("a\ud800", None), ("a", "\ud800")):
+        with pytest.raises(ValueError, match="a text holds what is no character") as refused:
+            translation(text, None, model)
+        assert type(refused.value) is ValueError
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -101,8 +125,15 @@ def test_retry_after_is_obeyed(status: int) -> None:
     clock.now += 3
     again = next(steps)
     assert isinstance(again, Send)
-    assert again.timeout_s == pytest.approx(7.5)
+    assert again.left_s() == pytest.approx(7)
     assert sent(again).headers["x-request-id"] == made
+
+
+def test_a_wait_for_a_connection_of_its_own_is_told_from_a_service_that_is_away() -> None:
+    steps, step = begin(Clock(), retries=0)
+    refused = refusal(steps, httpx.PoolTimeout("", request=sent(step)))
+    assert type(refused) is Unreachable
+    assert refused.detail == "this client's connections were all in use until the timeout; nothing was sent"
 
 
 def test_pauses_without_retry_after_double() -> None:
