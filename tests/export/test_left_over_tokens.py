@@ -1,6 +1,7 @@
 """A tokenizer with more tokens than its model: BART's summarizers have no row for `<mask>`, which is then unknown."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from models.offline import answer_all
 from tests.export.checkpoints import SIZES, recipe
 from tests.export.vocabularies import FROM_WORDS, english
 
-IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+IDS: Mapping[str, Any] = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 UNKNOWN = 3
 TEXTS = ("a <mask> b", "a <unk> b")
 
@@ -59,7 +60,12 @@ def test_a_question_answerer_without_a_row_for_the_mask_reads_it_as_unknown(tmp_
     """In question and context, and where a word is left out to explain the answer."""
     torch.manual_seed(2)
     tokens = masked_last(tmp_path / "checkpoint", "roberta")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
     config = RobertaConfig(**sizes, **IDS, vocab_size=tokens - 1, max_position_embeddings=64)
     RobertaForQuestionAnswering(config).save_pretrained(tmp_path / "checkpoint")
     request: dict[str, Any] = {"inputs": {"question": "which <mask> one", "context": f"the rows {TEXTS[0]} answer"}}
