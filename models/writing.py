@@ -97,7 +97,8 @@ class _Written:
 def _written(draft: Draft, outputs: Sequence[Output], texts: Sequence[str], end_token_id: int) -> Iterator[_Written]:
     decoded = [draft.decode(output.tokens) for output in outputs]
     for index, (row, origin, output) in enumerate(zip(draft.rows, draft.origins, outputs, strict=True)):
-        ended = (end_token_id,) if output.finish == "stop" else ()
+        # A forced end counts as the limit's, but where it is all that was written there is nothing else to explain.
+        ended = (end_token_id,) if output.finish == "stop" or not output.tokens else ()
         answer = texts[origin.text]
         start, end = (
             min(len(draft.join(decoded[:count], False)[origin.text]), len(answer)) for count in (index, index + 1)

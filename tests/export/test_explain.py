@@ -15,14 +15,14 @@ from models.export.checkpoint import Checkpoint, open_checkpoint  # noqa: E402
 from models.export.explain import explain_source  # noqa: E402
 from models.export.graphs import save, trace  # noqa: E402
 from models.export.write import export  # noqa: E402
-from models.load import load  # noqa: E402
+from models.load import Loaded, load  # noqa: E402
 from models.offline import answer_all, compute  # noqa: E402
 from models.packing import pack  # noqa: E402
 from models.scoring import Scorer  # noqa: E402
 from models.session import open_graph, open_session  # noqa: E402
 from models.task import Row  # noqa: E402
 from tests.export import encoders  # noqa: E402
-from tests.export.checkpoints import bert, marian, recipe, sasrec  # noqa: E402
+from tests.export.checkpoints import bart, bert, marian, recipe, sasrec  # noqa: E402
 from tests.export.encoder_decoders import pointer_bart, t5  # noqa: E402
 from tests.export.exported import Exported  # noqa: E402
 
@@ -142,6 +142,29 @@ def test_an_export_carries_the_graph_beside_unchanged_weights(
     (answer,) = answer_all(loaded, [loaded.task.request_type.model_validate(request)])
     (part,) = answer.explanation.parts
     assert part.attention.weights.shape == [len(part.output), len(part.source)]
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_an_answer_that_is_nothing_but_its_forced_end_is_explained(bart_that_explains: Loaded, num_beams: int) -> None:
+    request: dict[str, Any] = {
+        "inputs": "the cat sat",
+        "parameters": {"generate_parameters": {"max_new_tokens": 1, "num_beams": num_beams}},
+        "explain": {"method": ["attention", "occlusion"]},
+    }
+    loaded = bart_that_explains
+    ((answer,),) = answer_all(loaded, [loaded.task.request_type.model_validate(request)])
+    (part,) = answer.explanation.parts
+    assert [unit.text for unit in part.output] == ["</s>"]
+    assert part.attention.weights.shape == [1, len(part.source)]
+    assert part.occlusion.weights.shape == [1, 3]
+
+
+@pytest.fixture(scope="module")
+def bart_that_explains(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    folder = tmp_path_factory.mktemp("bart")
+    asked = recipe("summarization", explain=True)
+    bundle, _ = export(bart(folder / "checkpoint"), "summarization", folder / "bundle", asked, precisions=("fp32",))
+    return load(bundle.folder)
 
 
 def test_a_padded_graph_has_none(tmp_path: Path) -> None:
