@@ -35,6 +35,7 @@ BESIDE_WEIGHTS = (
     "spiece.model",
     "spm.model",
     "target.spm",
+    "target_vocab.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

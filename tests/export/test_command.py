@@ -17,6 +17,7 @@ import pytest
 from models.bundle import MANIFEST, read_manifest
 from models.export.staging import staging
 from service.__main__ import main
+from tests.export import vocabularies
 from tests.export.checkpoints import bert, marian, sasrec
 from tests.export.hub import COMMIT, Hub, hub
 
@@ -134,6 +135,20 @@ def test_what_the_hub_does_not_have_is_one_sentence(
     run = heedful(tmp_path, *arguments, "--task", "question-answering", "--out", "bundle", **environment)
     assert words in sentence(run)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_a_marian_with_two_vocabularies_is_refused_by_that_from_the_hub_too(tmp_path: Path) -> None:
+    model = vocabularies.train_sentencepiece(tmp_path / "model", vocabularies.english(200))
+    two = vocabularies.marian(tmp_path / "two", model, model)
+    (two / "target_vocab.json").write_text((two / "vocab.json").read_text())
+    settings = json.loads((two / "tokenizer_config.json").read_text())
+    (two / "tokenizer_config.json").write_text(json.dumps(settings | {"separate_vocabs": True}))
+    (two / "model.safetensors").write_bytes(b"read later")
+    with hub({"own/two": two}) as server:
+        online = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": ""}
+        run = heedful(tmp_path, "own/two", "--task", "translation", "--out", "bundle", **online)
+    assert "it has one vocabulary for the source and another for the target" in sentence(run)
 
 
 def test_a_hub_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
