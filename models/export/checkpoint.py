@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -94,12 +94,19 @@ class Recognised:
 def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable[[Path], Checkpoint]:
     def load(folder: Path) -> Checkpoint:
         model, info = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # else the error names none of them, and points to a table that is not shown
         )
         if info["missing_keys"]:
             raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys']))}")
         # A copy, since the weights are views of the mapped file, and the exporter keeps some of them, and so the whole.
         return wrap(copy.deepcopy(model).eval())
+        if info["mismatched_keys"]:
+            raise ValueError(_mismatch(sorted(info["mismatched_keys"])))
 
     return load
 
@@ -108,6 +115,13 @@ _ENCODER_DECODERS: Mapping[str, Any] = {
     "marian": MarianMTModel,
     "bart": BartForConditionalGeneration,
     "pointer-bart": PointerBart,
+def _mismatch(found: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> str:
+    """Args: found: names with the shapes in the file and by the configuration."""
+    (name, in_file, by_config), *others = found
+    more = f", and {len(others)} more do not fit either" if others else ""
+    return f"{name} is {list(in_file)} in the file and {list(by_config)} by {CONFIG_FILE}{more}"
+
+
     "mbart": MBartForConditionalGeneration,
     "pegasus": PegasusForConditionalGeneration,
     "m2m_100": M2M100ForConditionalGeneration,

@@ -58,6 +58,16 @@ def test_a_head_that_was_never_trained_is_not_made_up(tmp_path: Path) -> None:
 
 def test_a_classifier_is_no_model_that_writes_text(tmp_path: Path) -> None:
     """Its weights are those of one, so that none is missing: the output layer is the embeddings."""
+def test_weights_of_another_shape_than_the_configuration_says_are_named(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 65, "max_position_embeddings": 80}))
+    name = r"bert\.embeddings\.position_embeddings\.weight"
+    words = rf"{name} is \[64, 32\] in the file and \[80, 32\] by config\.json, and 1 more do not fit either"
+    with pytest.raises(ExportError, match=f"the checkpoint cannot be loaded: {words}"):
+        open_checkpoint(folder)
+
+
     folder = tmp_path / "classifier"
     BartForSequenceClassification(BartConfig(**SIZES)).save_pretrained(folder)
     with pytest.raises(
