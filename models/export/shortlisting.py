@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from models.bundle import Role
+from models.bundle import Languages, Role
 from models.export.errors import ExportError
 from models.export.graphs import Dims, Source
 from models.export.lexicon import Pair, lexicon
@@ -75,19 +75,35 @@ def _dtype_of_words(head: Any) -> torch.dtype:
     return dtype
 
 
-def learn(parallel: Path, checkpoint: Path, task: str, converted: Converted | None, vocabulary: int | None) -> Learned:
+def learn(
+    parallel: Path,
+    checkpoint: Path,
+    task: str,
+    converted: Converted | None,
+    vocabulary: int | None,
+    *,
+    languages: Languages,
+) -> Learned:
     """Learn a shortlist from a parallel text.
 
     Args:
         parallel: UTF-8 lines of a source and its translation with a tab between them; `.xz` is unpacked.
         checkpoint: directory, whose own tokenizer cuts translations where it has one for them.
         vocabulary: ids that the model has; they may be more than the tokenizer gives.
+        languages: that the bundle reads and writes; the text says nothing of any pair but its own, whose words would
+            be all that a translation between others could use.
 
     Raises:
-        ExportError: the task is not translation, the file cannot be read, or no line of it can be learned from.
+        ExportError: the task is not translation, there are several pairs of languages, the file cannot be read, or no
+            line of it can be learned from.
     """
     if converted is None or vocabulary is None or task != Translation.id:
         raise ExportError(f"a shortlist says which words translate others: a {task} model cannot have one")
+    if len(languages.source) > 1 or len(languages.target) != 1:
+        raise ExportError(
+            f"a shortlist is of one pair of languages, got {len(languages.source)} to read and {len(languages.target)}"
+            " to write: give --source-language and --target-language of the parallel text"
+        )
     source = partial(_bare, converted)
     target = _target_encoder(checkpoint) or source
     pairs = [

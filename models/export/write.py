@@ -83,11 +83,10 @@ def export(
     found = recognise(source, task)
     report("converting the tokenizer")
     converted = None if task == Recommendation.id else converted_tokenizer(source, found.vocabulary, _texts(recipe))
-    learned = None
+    languages, learned = _languages(source, task, recipe, converted), None
     if parallel is not None:
         report(f"learning a shortlist from {parallel}")
-        learned = learn(parallel, source, task, converted, found.vocabulary)
-    languages = _languages(source, task, recipe, converted)
+        learned = learn(parallel, source, task, converted, found.vocabulary, languages=languages)
     report(f"reading {source}")
     family, checkpoint = open_checkpoint(source)
     parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models import head
-from models.bundle import Bundle, Precision, open_bundle
+from models.bundle import Bundle, Languages, Precision, open_bundle
 from models.errors import BundleError
 from models.export.errors import ExportError
 from models.export.lexicon import Pair, lexicon
@@ -22,6 +22,7 @@ from tests.export.checkpoints import VOCABULARY, WORDS, marian, recipe, write_to
 from tests.models.embedded import Collected, run
 
 PARALLEL = "the cat sat\tthe mat\nthe cat\tthe mat\na cat sat\ta mat was\nthe mat\tthe cat\n"
+PAIR = Languages(source=("en",), target=("fr",))
 GREEDY = Generation(9)
 KINDS = (
     GREEDY,
@@ -162,4 +163,21 @@ def test_what_no_shortlist_can_be_learned_from_is_refused(
     path = tmp_path / "parallel.tsv"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ExportError, match=message):
-        learn(path, tmp_path, task, converted_tokenizer(tmp_path), VOCABULARY)
+        learn(path, tmp_path, task, converted_tokenizer(tmp_path), VOCABULARY, languages=PAIR)
+
+
+@pytest.mark.parametrize(
+    ("languages", "got"),
+    [
+        (Languages(source=("en",), target=("de", "fr")), "got 1 to read and 2 to write"),
+        (Languages(source=("en", "de"), target=("fr",)), "got 2 to read and 1 to write"),
+    ],
+)
+def test_a_shortlist_of_several_pairs_of_languages_is_refused_at_once(
+    languages: Languages, got: str, tmp_path: Path
+) -> None:
+    """Its text says which words translate those of one pair, and no other could write anything else."""
+    write_tokenizer(tmp_path)
+    absent = tmp_path / "parallel.tsv"
+    with pytest.raises(ExportError, match=f"of one pair of languages, {got}: give --source-language and --target-lang"):
+        learn(absent, tmp_path, "translation", converted_tokenizer(tmp_path), VOCABULARY, languages=languages)
