@@ -14,11 +14,13 @@ import torch
 from models.nets.layers import (
     Embeddings,
     FeedForward,
+    PositionsWithoutPadding,
     Residual,
     activation_of,
     first_positions,
     joined,
     output_layer,
+    table,
     vocabulary,
 )
 from models.nets.packed import CrossAttentionEncoder, PackedAttention, PackedEncoder, PackedLayer
@@ -32,10 +34,12 @@ class _Family:
     Args:
         norm_first: norms stand before a sublayer, not behind the sum.
         positions: of an encoder or decoder, float [positions, width], row i for position i.
+        skips_padding: padding that a caller wrote in his text takes no position in the source.
     """
 
     norm_first: bool
     positions: Callable[[Any], torch.Tensor]
+    skips_padding: bool = False
 
 
 def _from_start(part: Any) -> torch.Tensor:
@@ -59,7 +63,7 @@ _FAMILIES: Mapping[str, _Family] = {
     "pointer-bart": _Family(norm_first=False, positions=_behind_two_unused),
     "mbart": _Family(norm_first=True, positions=_behind_two_unused),
     "pegasus": _Family(norm_first=True, positions=_from_start),
-    "m2m_100": _Family(norm_first=True, positions=_behind_padding),
+    "m2m_100": _Family(norm_first=True, positions=_behind_padding, skips_padding=True),
 }
 
 
@@ -76,7 +80,7 @@ def bart(model: Any, *, source_length: int, target_length: int) -> tuple[CrossAt
     config, encoder, decoder = model.config, model.model.encoder, model.model.decoder
     family = _FAMILIES[config.model_type]
     packed = PackedEncoder(
-        _embeddings(encoder, config, family, source_length),
+        _source_embeddings(encoder, config, family, source_length),
         [_encoder_layer(layer, config, family) for layer in encoder.layers],
         norm=getattr(encoder, "layer_norm", None),
     )
@@ -91,6 +95,17 @@ def bart(model: Any, *, source_length: int, target_length: int) -> tuple[CrossAt
     )
     heads = config.decoder_attention_heads
     return CrossAttentionEncoder(packed, cross, layers=len(decoder.layers), heads=heads).eval(), step.eval()
+
+
+def _source_embeddings(encoder: Any, config: Any, family: _Family, length: int) -> Embeddings:
+    plain = _embeddings(encoder, config, family, length)
+    if not family.skips_padding or plain.positions is None:
+        return plain
+    padding, weights = encoder.embed_positions.padding_idx, encoder.embed_positions.weights
+    rows = torch.cat([weights[padding : padding + 1], plain.positions.weight])
+    return PositionsWithoutPadding(
+        plain.tokens, scale=plain.scale, positions=table(rows), norm=plain.norm, padding_token=padding
+    )
 
 
 def _embeddings(part: Any, config: Any, family: _Family, length: int) -> Embeddings:

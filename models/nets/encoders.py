@@ -11,6 +11,7 @@ from models.nets.disentangled import DisentangledAttention
 from models.nets.layers import (
     Embeddings,
     FeedForward,
+    PositionsWithoutPadding,
     Residual,
     Unsupported,
     activation_of,
@@ -175,28 +176,6 @@ _ENCODERS: Mapping[str, Callable[[Any, int], PackedEncoder]] = {
 
 PACKED_FAMILIES = tuple(_ENCODERS)
 """What `model_type` says of the checkpoints that have a padding-free graph."""
-
-
-class PositionsWithoutPadding(Embeddings):
-    """Embeddings whose positions count only tokens that are not padding, as RoBERTa's do.
-
-    A caller may write `<pad>` in his text: it keeps row 0 of the table, and the next token takes the next position.
-    """
-
-    def __init__(
-        self, tokens: nn.Embedding, *, positions: nn.Embedding, norm: nn.Module | None, padding_token: int
-    ) -> None:
-        super().__init__(tokens, positions=positions, norm=norm)
-        self.padding_token = padding_token
-
-    def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Ids [T] and positions [T] to float [T, width]."""
-        counts = (tokens != self.padding_token).to(torch.int64)
-        until = torch.cumsum(counts, 0)
-        first = torch.arange(tokens.shape[0]) - positions
-        return super().forward(tokens, (until - (until - counts).index_select(0, first)) * counts, segments)
 
 
 def _bert_embeddings(embeddings: Any, length: int, norm: nn.Module) -> Embeddings:

@@ -151,6 +151,34 @@ class Embeddings(nn.Module):
         return hidden if self.norm is None else self.norm(hidden)
 
 
+class PositionsWithoutPadding(Embeddings):
+    """Embeddings whose positions count only tokens that are not padding, as RoBERTa's and M2M100's do.
+
+    A caller may write `<pad>` in his text: it keeps row 0 of the table, and the next token takes the next position.
+    """
+
+    def __init__(
+        self,
+        tokens: nn.Embedding,
+        *,
+        positions: nn.Embedding,
+        padding_token: int,
+        scale: float = 1.0,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__(tokens, scale=scale, positions=positions, norm=norm)
+        self.padding_token = padding_token
+
+    def forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Ids [T] and positions [T] to float [T, width]."""
+        counts = (tokens != self.padding_token).to(torch.int64)
+        until = torch.cumsum(counts, 0)
+        first = torch.arange(tokens.shape[0]) - positions
+        return super().forward(tokens, (until - (until - counts).index_select(0, first)) * counts, segments)
+
+
 class Float32Linear(nn.Linear):
     """A linear map that stays float32 among float16 ones, because what it gives leaves the range of float16."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.bundle import Languages
 from models.export.checkpoint import open_checkpoint
@@ -73,6 +74,16 @@ def test_sources_and_outputs_up_to_the_limits_are_exact(exported: Exported) -> N
     require_parity(compare(exported.bundle, "fp32", rows, expected))
 
 
+@pytest.mark.parametrize("exported", ["m2m_100"], indirect=True)
+def test_padding_that_a_caller_wrote_takes_no_position(exported: Exported) -> None:
+    checkpoint = exported.original
+    padding = checkpoint.model.config.pad_token_id
+    source = np.random.default_rng(6).integers(5, checkpoint.vocabulary, 12)
+    source[[3, 4, 9]] = padding
+    rows = [Row(tokens, generation=Generation(8, no_repeat_ngram_size=2)) for tokens in (source, source[3:])]
+    require_parity(compare(exported.bundle, "fp32", rows, answers(checkpoint, rows)))
+
+
 @pytest.mark.parametrize("exported", ["pointer-bart", "flan"], indirect=True)
 def test_int8_graphs_give_a_row_the_same_bits_alone_and_in_a_crowd(exported: Exported) -> None:
     checkpoint = exported.original
@@ -91,6 +102,7 @@ def test_tied_weights_are_stored_once(exported: Exported) -> None:
     tensors = [*checkpoint.model.parameters(), *checkpoint.model.buffers()]
     for source in checkpoint.sources(manifest.limits).values():
         tensors.extend(source.module.buffers())
+        tensors.extend(part.weight for part in source.module.modules() if isinstance(part, torch.nn.Embedding))
     distinct = {tensor.detach().numpy().tobytes() for tensor in tensors}
     weights = manifest.precisions["fp32"].weights
     assert weights is not None
