@@ -101,20 +101,16 @@ def _from_transformers(kind: Any, wrap: Callable[[Any], Checkpoint]) -> Callable
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # else the error names none of them, and points to a table that is not shown
         )
+        if info["mismatched_keys"]:
+            raise ValueError(_mismatch(sorted(info["mismatched_keys"])))
         if info["missing_keys"]:
             raise ValueError(f"weights are missing: {', '.join(sorted(info['missing_keys']))}")
         # A copy, since the weights are views of the mapped file, and the exporter keeps some of them, and so the whole.
         return wrap(copy.deepcopy(model).eval())
-        if info["mismatched_keys"]:
-            raise ValueError(_mismatch(sorted(info["mismatched_keys"])))
 
     return load
 
 
-_ENCODER_DECODERS: Mapping[str, Any] = {
-    "marian": MarianMTModel,
-    "bart": BartForConditionalGeneration,
-    "pointer-bart": PointerBart,
 def _mismatch(found: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> str:
     """Args: found: names with the shapes in the file and by the configuration."""
     (name, in_file, by_config), *others = found
@@ -122,6 +118,10 @@ def _mismatch(found: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> str:
     return f"{name} is {list(in_file)} in the file and {list(by_config)} by {CONFIG_FILE}{more}"
 
 
+_ENCODER_DECODERS: Mapping[str, Any] = {
+    "marian": MarianMTModel,
+    "bart": BartForConditionalGeneration,
+    "pointer-bart": PointerBart,
     "mbart": MBartForConditionalGeneration,
     "pegasus": PegasusForConditionalGeneration,
     "m2m_100": M2M100ForConditionalGeneration,

@@ -56,8 +56,6 @@ def test_a_head_that_was_never_trained_is_not_made_up(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_a_classifier_is_no_model_that_writes_text(tmp_path: Path) -> None:
-    """Its weights are those of one, so that none is missing: the output layer is the embeddings."""
 def test_weights_of_another_shape_than_the_configuration_says_are_named(tmp_path: Path) -> None:
     folder = bert(tmp_path / "checkpoint")
     config = json.loads((folder / "config.json").read_text())
@@ -68,6 +66,8 @@ def test_weights_of_another_shape_than_the_configuration_says_are_named(tmp_path
         open_checkpoint(folder)
 
 
+def test_a_classifier_is_no_model_that_writes_text(tmp_path: Path) -> None:
+    """Its weights are those of one, so that none is missing: the output layer is the embeddings."""
     folder = tmp_path / "classifier"
     BartForSequenceClassification(BartConfig(**SIZES)).save_pretrained(folder)
     with pytest.raises(
