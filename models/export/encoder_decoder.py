@@ -54,11 +54,14 @@ class EncoderDecoder:
         return Limits(max_tokens=positions, max_new_tokens=min(LONGEST_OUTPUT, positions), max_beams=beams)
 
     def specialise(self, task: str, languages: Languages) -> None:
-        """`task_specific_params` of config.json, which names translation by its languages: `translation_en_to_de`."""
+        """`task_specific_params` of config.json, which names translation by its languages: `translation_en_to_de`.
+
+        A `prefix` at the top of config.json stands before every source that these have none for.
+        """
         if task == "translation":
             task = "_".join(("translation", *languages.source, "to", *languages.target))
         settings = (getattr(self.model.config, "task_specific_params", None) or {}).get(task, {})
-        self._prefix = settings.get("prefix", "")
+        self._prefix = settings.get("prefix", getattr(self.model.config, "prefix", None) or "")
         self.model.generation_config.update(**settings)
 
     def generation(self) -> GenerationDefaults:

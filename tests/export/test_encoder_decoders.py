@@ -157,6 +157,17 @@ def test_settings_of_a_task_are_those_of_its_languages(tmp_path: Path) -> None:
     assert (own.prefix, own.repetition_penalty) == ("translate English to French: ", 1.2)
 
 
+def test_a_prefix_at_the_top_of_the_configuration_stands_before_sources_of_any_task(tmp_path: Path) -> None:
+    tasks = {"translation_en_to_fr": {"prefix": "to French: "}, "translation_en_to_de": {"num_beams": 2}}
+    _, checkpoint = open_checkpoint(t5(tmp_path / "checkpoint", task_specific_params=tasks, prefix="ask: "))
+    prefixes = {}
+    for target in ("fr", "de", "it"):
+        checkpoint.specialise("translation", Languages(source=("en",), target=(target,)))
+        generation = checkpoint.generation()
+        prefixes[target] = generation and generation.prefix
+    assert prefixes == {"fr": "to French: ", "de": "ask: ", "it": "ask: "}
+
+
 class Reading(Exception):
     """The checkpoint is being read, so that nothing was found in what stands beside it."""
 
