@@ -62,8 +62,12 @@ class Checkpoint(Protocol):
         """Take on the settings that a generating model has for this task alone."""
         ...
 
-    def generation(self) -> GenerationDefaults | None:
-        """What a generating model starts from."""
+    def generation(self, limits: Limits | None = None, /) -> GenerationDefaults | None:
+        """What a generating model starts from; an output is as long as the limits allow where nothing says less.
+
+        Args:
+            limits: None takes those of the checkpoint.
+        """
         ...
 
     def sources(self, limits: Limits) -> Mapping[Role, Source]:

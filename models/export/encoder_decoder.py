@@ -64,7 +64,7 @@ class EncoderDecoder:
         self._prefix = settings.get("prefix", getattr(self.model.config, "prefix", None) or "")
         self.model.generation_config.update(**settings)
 
-    def generation(self) -> GenerationDefaults:
+    def generation(self, limits: Limits | None = None, /) -> GenerationDefaults:
         config = self.model.generation_config
         if not isinstance(config.eos_token_id, int) or not isinstance(config.decoder_start_token_id, int):
             found = f"eos_token_id is {config.eos_token_id}, decoder_start_token_id is {config.decoder_start_token_id}"
@@ -73,7 +73,7 @@ class EncoderDecoder:
         if unknown:
             raise ExportError(f"the generation config has settings that are not supported: {', '.join(unknown)}")
         words = [tuple(word) for word in config.bad_words_ids or [] if word != [config.eos_token_id]]
-        longest = self.limits().max_new_tokens
+        longest = (limits or self.limits()).max_new_tokens
         return GenerationDefaults(
             prefix=self._prefix,
             decoder_start_token_id=config.decoder_start_token_id,

@@ -52,7 +52,7 @@ class SpanScoring:
     def specialise(self, task: str, languages: Languages) -> None:
         """Nothing is generated."""
 
-    def generation(self) -> None:
+    def generation(self, _limits: Limits | None = None, /) -> None:
         return None
 
     def sources(self, limits: Limits) -> Mapping[Role, Source]:

@@ -204,12 +204,8 @@ def _texts(recipe: Recipe) -> list[str]:
 
 
 def _generation(checkpoint: Checkpoint, limits: Limits, recipe: Recipe) -> GenerationDefaults | None:
-    defaults = checkpoint.generation()
-    if defaults is None:
-        return None
-    longest = min(defaults.max_new_tokens, limits.max_new_tokens)
-    changed = {"max_new_tokens": longest} | recipe.generation.model_dump(exclude_none=True)
-    return defaults.model_copy(update=changed)
+    defaults = checkpoint.generation(limits)
+    return defaults and defaults.model_copy(update=recipe.generation.model_dump(exclude_none=True))
 
 
 def _created_by() -> str:

@@ -148,6 +148,27 @@ def test_limits_default_to_the_positions_of_the_checkpoint(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("settings", "longest"),
+    [
+        ({}, 300),
+        ({"max_length": 290}, 289),
+        ({"max_new_tokens": 280}, 280),
+        ({"max_new_tokens": 512}, 300),
+    ],
+)
+def test_outputs_are_as_long_as_a_recipe_and_the_generation_config_allow(
+    tmp_path: Path, settings: dict[str, int], longest: int
+) -> None:
+    _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint", max_position_embeddings=512))
+    checkpoint.model.generation_config.update(**{"max_length": None, **settings})
+    found = checkpoint.generation(Limits(max_tokens=64, max_new_tokens=300))
+    own = checkpoint.generation()
+    assert found is not None
+    assert own is not None
+    assert (found.max_new_tokens, own.max_new_tokens) == (longest, 256)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("name = ", "cannot be read as TOML"),
