@@ -67,6 +67,7 @@ class GenerationDefaults(Frozen):
 
     A forced end token is the last of a row that reaches `max_new_tokens`. `bad_words` are sequences of two tokens and
     more, `suppressed_token_ids` single ones. The model reads `prefix` before every source: T5's "summarize: ".
+    `temperature`, `top_k` and `top_p` hold for requests that ask for sampling; None does nothing.
     """
 
     prefix: str = ""
@@ -78,6 +79,9 @@ class GenerationDefaults(Frozen):
     bad_words: tuple[Annotated[tuple[int, ...], Field(min_length=2)], ...] = ()
     max_new_tokens: int = Field(gt=0)
     min_new_tokens: int = Field(0, ge=0)
+    temperature: float | None = Field(None, gt=0)
+    top_k: int | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0)
     no_repeat_ngram_size: int = Field(0, ge=0)
     num_beams: int = Field(1, gt=0)

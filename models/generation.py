@@ -147,9 +147,9 @@ def generation(parameters: GenerateParameters | None, defaults: GenerationDefaul
     return Generation(
         max_new_tokens=max_new_tokens,
         do_sample=bool(asked.do_sample),
-        temperature=asked.temperature or 1.0,
-        top_k=asked.top_k or 0,
-        top_p=asked.top_p or 1.0,
+        temperature=asked.temperature or defaults.temperature or 1.0,
+        top_k=_either(asked.top_k, defaults.top_k or 0),
+        top_p=asked.top_p or defaults.top_p or 1.0,
         repetition_penalty=asked.repetition_penalty or defaults.repetition_penalty,
         no_repeat_ngram_size=_either(asked.no_repeat_ngram_size, defaults.no_repeat_ngram_size),
         seed=secrets.randbits(63) if asked.seed is None else asked.seed,

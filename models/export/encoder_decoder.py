@@ -18,11 +18,27 @@ LONGEST_WITHOUT_POSITIONS = 512
 
 _NO_SETTING: Mapping[str, Any] = {
     "begin_suppress_tokens": None,
+    "constraints": None,
+    "diversity_penalty": 0.0,
+    "dola_layers": None,
     "encoder_no_repeat_ngram_size": 0,
     "encoder_repetition_penalty": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
     "exponential_decay_length_penalty": None,
+    "force_words_ids": None,
+    "guidance_scale": 1.0,
+    "max_time": None,
+    "min_p": 0.0,
+    "num_beam_groups": 1,
+    "penalty_alpha": 0.0,
     "sequence_bias": None,
+    "stop_strings": None,
     "suppress_tokens": None,
+    "token_healing": False,
+    "top_h": None,
+    "typical_p": 1.0,
+    "watermarking_config": None,
 }
 """Settings of a generation config that decoding does not know, and the value at which they do nothing."""
 
@@ -72,6 +88,12 @@ class EncoderDecoder:
         unknown = [name for name, nothing in _NO_SETTING.items() if getattr(config, name, None) not in (None, nothing)]
         if unknown:
             raise ExportError(f"the generation config has settings that are not supported: {', '.join(unknown)}")
+        if config.do_sample:
+            raise ExportError(
+                "the generation config has do_sample: true, but a bundle draws tokens only for requests that ask for"
+                " it: where its answers may be the likeliest ones else, set do_sample to false in"
+                " generation_config.json, of a copy if the checkpoint is on the hub; temperature, top_k and top_p stay"
+            )
         words = [tuple(word) for word in config.bad_words_ids or [] if word != [config.eos_token_id]]
         longest = (limits or self.limits()).max_new_tokens
         return GenerationDefaults(
@@ -84,6 +106,9 @@ class EncoderDecoder:
             bad_words=tuple(word for word in words if len(word) > 1),
             max_new_tokens=min(longest, config.max_new_tokens or (config.max_length or longest + 1) - 1),
             min_new_tokens=config.min_new_tokens or max((config.min_length or 1) - 1, 0),
+            temperature=_unless(1.0, config.temperature),
+            top_k=_unless(0, config.top_k),
+            top_p=_unless(1.0, config.top_p),
             repetition_penalty=config.repetition_penalty or 1.0,
             no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
             num_beams=config.num_beams or 1,
@@ -113,6 +138,8 @@ class EncoderDecoder:
                 source,
                 attention_mask=torch.ones_like(source),
                 do_sample=False,
+                num_return_sequences=1,
+                return_dict_in_generate=False,
                 max_new_tokens=None,
                 max_length=asked.max_new_tokens + 1,
                 repetition_penalty=asked.repetition_penalty,
@@ -123,6 +150,11 @@ class EncoderDecoder:
             )
             logits = self.model(input_ids=source, decoder_input_ids=tokens[:, :-1]).logits
         return {"decoded": tokens[0, 1:].numpy(), "target": tokens[0, :-1].numpy(), "logits": logits[0].numpy()}
+
+
+def _unless(neutral: float, value: Any) -> Any:
+    """None for a value that changes nothing, so that manifests have only what a checkpoint says."""
+    return None if value == neutral else value
 
 
 def _only(token_ids: int | list[int] | None) -> int | None:

@@ -18,6 +18,9 @@ class Decoding(Frozen):
 
     prefix: str | None = None
     max_new_tokens: int | None = Field(None, gt=0)
+    temperature: float | None = Field(None, gt=0)
+    top_k: int | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     no_repeat_ngram_size: int | None = Field(None, ge=0)
     num_beams: int | None = Field(None, gt=0)

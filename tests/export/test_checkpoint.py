@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertModel
@@ -14,6 +15,7 @@ from models.export.checkpoint import open_checkpoint
 from models.export.errors import ExportError
 from models.export.recipe import read_recipe
 from models.export.write import export
+from models.task import Generation, Row
 from tests.export.checkpoints import SIZES, bart, bert, marian, recipe, sasrec
 
 
@@ -134,6 +136,46 @@ def test_generation_settings_that_are_not_supported_are_refused(tmp_path: Path) 
         checkpoint.generation()
     checkpoint.model.generation_config.eos_token_id = [1, 2]
     with pytest.raises(ExportError, match="must name one end token"):
+        checkpoint.generation()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"force_words_ids": [[5]]},
+        {"typical_p": 0.9},
+        {"stop_strings": ["."]},
+    ],
+)
+def test_other_ways_of_decoding_are_refused_by_name(tmp_path: Path, settings: dict[str, Any]) -> None:
+    _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint"))
+    for name, value in {"typical_p": 1.0, "min_p": 0.0, "num_beam_groups": 1, **settings}.items():
+        setattr(checkpoint.model.generation_config, name, value)
+    with pytest.raises(ExportError, match=f"not supported: {', '.join(sorted(settings.keys() - {'top_k'}))}$"):
+        checkpoint.generation()
+
+
+def test_settings_that_say_what_is_returned_change_no_answer(tmp_path: Path) -> None:
+    _, checkpoint = open_checkpoint(bart(tmp_path / "checkpoint"))
+    row = Row(np.array([4, 9, 7, 1]), generation=Generation(6, num_beams=3))
+    plain = checkpoint.answer(row)
+    checkpoint.model.generation_config.num_return_sequences = 2
+    checkpoint.model.generation_config.return_dict_in_generate = True
+    assert checkpoint.answer(row)["decoded"].tolist() == plain["decoded"].tolist()
+    assert checkpoint.generation() is not None
+
+
+def test_sampling_is_kept_for_requests_that_ask_for_it_and_refused_for_all(tmp_path: Path) -> None:
+    _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint"))
+    config = checkpoint.model.generation_config
+    config.temperature, config.top_k, config.top_p = 0.7, 40, 1.0
+    found = checkpoint.generation()
+    assert found is not None
+    assert (found.temperature, found.top_k, found.top_p) == (0.7, 40, None)
+    config.do_sample = True
+    with pytest.raises(ExportError, match=r"do_sample: true, .*: where .* set do_sample to false in generation_config"):
         checkpoint.generation()
 
 

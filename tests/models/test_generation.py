@@ -60,3 +60,13 @@ def test_what_does_not_fit_is_refused(defaults: GenerationDefaults, asked: dict[
 def test_a_model_with_few_slots_takes_no_more_beams() -> None:
     assert LIMITS.within(4).max_beams == 4
     assert LIMITS.within(32).max_beams == 6
+
+
+def test_a_checkpoints_own_sampling_holds_for_requests_that_sample_and_say_nothing_else() -> None:
+    own = BEAMS.model_copy(update={"temperature": 0.7, "top_k": 40, "top_p": 0.9})
+    found = settled(own, do_sample=True)
+    assert (found.temperature, found.top_k, found.top_p) == (0.7, 40, 0.9)
+    found = settled(own, do_sample=True, temperature=2.0, top_k=0, top_p=1.0)
+    assert (found.temperature, found.top_k, found.top_p) == (2.0, 0, 1.0)
+    found = settled(GREEDY, do_sample=True)
+    assert (found.temperature, found.top_k, found.top_p) == (1.0, 0, 1.0)
