@@ -82,13 +82,17 @@ def model_cards(settings: Settings) -> list[ModelCard]:
     """Cards of every configured model from the manifests alone; the first model of a task also answers `/v1/{task}`.
 
     Raises:
-        BundleError: a manifest is broken, its task unknown, or two models of a task share a name.
+        BundleError: a manifest is broken, its task unknown or its version another than the settings say, or two models
+            of a task share a name.
     """
     cards: list[ModelCard] = []
     for model in settings.models:
         manifest = read_manifest(model.bundle)
         if manifest.task not in TASKS:
             raise BundleError(f"{model.bundle}: task {manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
+        if model.version not in {None, manifest.version}:
+            said = f"but the setting version of this model is {model.version!r}"
+            raise BundleError(f"{model.bundle}: version {manifest.version!r}, {said}")
         name = model.name or manifest.name
         if any((card.task, card.name) == (manifest.task, name) for card in cards):
             raise BundleError(f"{model.bundle}: a second {manifest.task} model named {name!r}; give it another name")

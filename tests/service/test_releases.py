@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import BundleError
 from service.contract import ModelCard
 from service.errors import UsageError
 from service.hosting import model_cards
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(folder: Path) -> Settings:
-    models = tuple(ModelSettings(bundle=folder / name, replica=name) for name in ("a", "b"))
+    models = tuple(ModelSettings(bundle=folder / name, replica=name, version="1") for name in ("a", "b"))
     return Settings(models=models)
 
 
@@ -111,6 +112,15 @@ def test_a_task_that_is_said_is_the_bundle_s(settings: Settings, folder: Path) -
     of_both = [*cards(settings), cards(settings)[0].model_copy(update={"task": "question-answering"})]
     again = deployed(both, of_both, "question-answering/a", folder / "a2", "question-answering")
     assert [model.bundle.name for model in again.models] == ["a", "b", "a2"]
+
+
+def test_every_process_refuses_a_bundle_of_another_version_than_the_settings_say(
+    settings: Settings, folder: Path
+) -> None:
+    """Wherever the settings come from: a replica on another node reads what lies in the folder there."""
+    wrong = settings.models[1].model_copy(update={"bundle": folder / "a2"})
+    with pytest.raises(BundleError, match=r"/a2: version '2', but the setting version of this model is '1'"):
+        cards(settings.model_copy(update={"models": (settings.models[0], wrong)}))
 
 
 @pytest.mark.parametrize("percent", [1, 10, 50])
