@@ -136,7 +136,7 @@ class Metrics:
 class Observer:
     """The metrics of one model. Every method may be called from any thread.
 
-    The gateway calls `request`, the host `describe`, `ready` and `cached`; the engine calls all others.
+    The gateway calls `request`, the host `describe`, `ready`, `hide_readiness` and `cached`; the engine all others.
     """
 
     def __init__(self, metrics: Metrics, task: str, model: str) -> None:
@@ -170,6 +170,10 @@ class Observer:
     def ready(self) -> None:
         """The model has answered its own example."""
         self._ready.set(1)
+
+    def hide_readiness(self) -> None:
+        """No series says whether the model is ready, so that it is in no sum of those that callers reach."""
+        self._metrics.ready.remove(*self._labels)
 
     def lost(self) -> None:
         """The model answers nothing any more."""

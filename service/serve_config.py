@@ -86,10 +86,9 @@ def canary_name(group: str) -> str:
 
 def _canaries(settings: Settings, cards: Sequence[ModelCard], group: str) -> tuple[Any, ...]:
     """The models with the bundles of a group's canaries in their places, so that each keeps its routes."""
+    as_canary = {"replica": canary_name(group), "version": None, "canary": None}  # the version is the stable one's
     return tuple(
-        model.model_copy(
-            update={"bundle": model.canary.bundle, "name": card.name, "replica": canary_name(group), "canary": None}
-        )
+        model.model_copy(update={"bundle": model.canary.bundle, "name": card.name, **as_canary})
         if model.canary and model.replica == group
         else model
         for model, card in zip(settings.models, cards, strict=True)
@@ -118,12 +117,11 @@ def _options(settings: Settings) -> dict[str, Any]:
 
 
 def _autoscaling(wanted: Autoscaling) -> dict[str, Any]:
-    bounds: dict[str, Any] = {
-        "min_replicas": wanted.min_replicas,
-        # The first one shows that the bundle can be served, also where there may be none later.
-        "initial_replicas": max(1, wanted.min_replicas),
-        "max_replicas": wanted.max_replicas,
-    }
+    bounds: dict[str, Any] = {"min_replicas": wanted.min_replicas, "max_replicas": wanted.max_replicas}
+    if wanted.min_replicas == 0:
+        # The first one shows that the bundle can be served, also where there may be none later. Elsewhere Ray begins
+        # with the least by itself, and a new version with as many as the old one has, which this would prevent.
+        bounds["initial_replicas"] = 1
     if wanted.policy == "ongoing_requests":
         return bounds
     return bounds | {

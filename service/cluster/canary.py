@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from grpc.aio import AioRpcError  # type: ignore[import-untyped]
@@ -18,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from service import tracing
-from service.admission import time_left_s
+from service.admission import Pressure, time_left_s
 from service.callers import Timing, within
 from service.contract import ModelCard, StreamEvent
 from service.errors import Broken, Draining, NotReady
@@ -32,7 +33,8 @@ logger = logging.getLogger("heedful.cluster")
 # the model's business.
 TAKE_TIMEOUT_S = 1.0
 
-AWAY = (RayServeException, RayError, AioRpcError, TimeoutError, NotReady, Draining, Broken)
+UNREACHABLE = (RayServeException, RayError, AioRpcError, TimeoutError)
+AWAY = (*UNREACHABLE, NotReady, Draining, Broken)
 
 Routes = tuple[str, ...]
 
@@ -54,7 +56,8 @@ class DividedHost:
         self._stable = stable
         self._percents = percents
         self._application = application
-        self._handle: DeploymentHandle[Any] | None = None
+        self._handle: asyncio.Task[DeploymentHandle[Any]] | None = None
+        self._under_way = 0
 
     async def answer(self, call: Call) -> tuple[Any, Timing]:
         if self._is_stable(call):
@@ -94,6 +97,11 @@ class DividedHost:
     def observer(self, card: ModelCard) -> Observer:
         return self._stable.observer(card)
 
+    def pressure(self) -> Pressure:
+        """Of the stable models; who waits for a canary keeps them from being idle, since it would go with them."""
+        pressure = self._stable.pressure()
+        return replace(pressure, idle_s=0.0) if self._under_way else pressure
+
     def _is_stable(self, call: Call) -> bool:
         return not goes_to_canary(call.request_id, self._percents.get(call.card.routes, 0))
 
@@ -106,9 +114,10 @@ class DividedHost:
         Raises:
             TimeoutError: none did in time.
         """
-        self._stable.asked()  # so that it is not taken for idle, with whom the canary would go
+        self._stable.asked()
         left_s = time_left_s(call.deadline, time.monotonic()) or 0.0
         async with AsyncExitStack() as chosen:
+            chosen.enter_context(self._counted())
             async with asyncio.timeout(min(TAKE_TIMEOUT_S, left_s / 2)):
                 handle = (await self._canary()).options(method_name=method, stream=stream)
                 replica = await chosen.enter_async_context(handle.choose_replica())
@@ -118,10 +127,20 @@ class DividedHost:
             finally:
                 response.cancel()  # type: ignore[no-untyped-call]
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._stable.asked()
+
     async def _canary(self) -> DeploymentHandle[Any]:
-        if self._handle is None:
-            self._handle = await asyncio.to_thread(serve.get_app_handle, self._application)
-        return self._handle
+        """Looked for once: while the head is away it takes long, and each look would hold a thread."""
+        if self._handle is None or (self._handle.done() and self._handle.exception() is not None):
+            self._handle = asyncio.create_task(asyncio.to_thread(serve.get_app_handle, self._application))
+        return await asyncio.shield(self._handle)
 
 
 async def _next(events: Any, deadline: float) -> StreamEvent | None:

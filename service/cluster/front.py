@@ -6,12 +6,12 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from service import exposition, logs, tracing
 from service.callers import Timing
+from service.cluster.canary import UNREACHABLE
 from service.cluster.replica import WholePaths, replica_id
 from service.contract import ModelCard, StreamEvent
 from service.errors import NotReady
@@ -37,7 +37,7 @@ class ClusterHost:
         for each in self._applications:
             if _may_have_none(each):  # then none is no reason for an alert
                 for card in each.cards:
-                    self._metrics.ready.remove(card.task, card.name)
+                    self.observer(card).hide_readiness()
 
     async def answer(self, call: Call) -> tuple[Any, Timing]:
         raise NotReady(f"no replica serves the model {call.card.name} at the moment", READY_AGAIN_S)
@@ -73,7 +73,7 @@ class ClusterHost:
                 asked = self._handles[application].broadcast(method)
                 # Its public `results_async` has one time-out for all: a slow replica would take the others' answers.
                 results: list[Any] = await asked._fetch_replica_results_async()  # noqa: SLF001
-        except (RayServeException, TimeoutError):
+        except UNREACHABLE:
             return []
         answers = await asyncio.gather(*(_answer(result, until) for result in results), return_exceptions=True)
         return [answer for answer in answers if not isinstance(answer, BaseException)]

@@ -15,6 +15,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from service.cluster import rollout
+from service.cluster.canary import UNREACHABLE
 from service.errors import StartError
 from service.hosting import model_cards
 from service.placement import GATEWAY
@@ -24,7 +25,6 @@ from service.settings import Settings
 logger = logging.getLogger("heedful.cluster")
 
 ASK_TIMEOUT_S = 30.0
-LAST_WORD_S = 10.0  # for a replica to answer 503 after its drain timeout
 
 
 def run_cluster(settings: Settings, run_folder: Path, on_ready: Callable[[str], None]) -> None:
@@ -63,8 +63,15 @@ def change_running(address: str, run_folder: Path, change: Callable[[Settings], 
             start.
     """
     with _connected(address, run_folder), alone():
+        _interrupted_by_a_closed_terminal()
         now = asyncio.run(_settings_that_run())
         return rollout.replace(now, change(now))
+
+
+def _interrupted_by_a_closed_terminal() -> None:
+    """As by SIGINT, so that what has been changed is changed back; unless the command shall outlive its terminal."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 @contextmanager
@@ -137,7 +144,7 @@ async def _serve(settings: Settings, wanted: Sequence[Application], on_ready: Ca
             on_ready(ray.get_runtime_context().gcs_address)
             await stop.wait()
             logger.info("draining: accepted requests are answered, new ones refused")
-            timeout_s = settings.drain_timeout_s + LAST_WORD_S
+            timeout_s = settings.drain_timeout_s + rollout.LAST_WORD_S
             running = [name for name in (await asyncio.to_thread(serve.status)).applications if name != GATEWAY]
             await asyncio.gather(*(_drain(name, timeout_s) for name in running))
     finally:
@@ -149,5 +156,5 @@ async def _drain(application: str, timeout_s: float) -> None:
     try:
         handle: DeploymentHandle[Any] = await asyncio.to_thread(serve.get_app_handle, application)
         await handle.broadcast("drain").results_async(timeout_s=timeout_s, return_exceptions=True)
-    except (RayServeException, TimeoutError) as error:
+    except UNREACHABLE as error:
         logger.warning("replica %s did not drain: %s", application, error)

@@ -16,8 +16,9 @@ from service import heap, logs, tracing
 from service.autoscaling import BACKLOG, IDLE, LOAD
 from service.callers import Timing
 from service.cluster.canary import DividedHost, Routes
+from service.errors import NotReady
 from service.gateway import create_app
-from service.hosting import Call, Host, LocalHost
+from service.hosting import READY_AGAIN_S, Call, LocalHost
 from service.serve_config import canary_name
 from service.settings import Settings
 
@@ -83,7 +84,9 @@ class ModelReplica(_Process):
             for card, model in zip(self._host.cards, settings.models, strict=True)
             if model.canary and model.replica == group
         }
-        self._front: Host = DividedHost(self._host, percents, canary_name(group)) if percents else self._host
+        self._front: LocalHost | DividedHost = (
+            DividedHost(self._host, percents, canary_name(group)) if percents else self._host
+        )
         await self._host.start()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -100,7 +103,7 @@ class ModelReplica(_Process):
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What `service.autoscaling` decides by; Ray Serve asks for it."""
-        pressure = self._host.pressure()
+        pressure = self._front.pressure()
         return {BACKLOG: pressure.backlog_s, LOAD: pressure.load, IDLE: pressure.idle_s}
 
 
@@ -109,8 +112,12 @@ class CanaryReplica(_Process):
 
     async def __init__(self, settings: Settings, name: str) -> None:  # type: ignore[misc] # Ray awaits it
         await self._load(settings, name)
-        self._cards = {card.routes: card for card in self._host.cards}
+        # By the route that names the model: whether `/v1/{task}` is its, too, depends on the other models.
+        self._cards = {card.routes[-1]: card for card in self._host.cards}
         await self._host.start()
+        for model, card in zip(settings.models, self._host.cards, strict=True):
+            if model.replica == name:
+                self._host.observer(card).hide_readiness()
         heap.settle()
 
     async def answer(
@@ -127,7 +134,9 @@ class CanaryReplica(_Process):
                 yield event
 
     def _call(self, routes: Routes, request: BaseModel, left_s: float, *, is_long: bool) -> Call:
-        return Call(self._cards[routes], request, time.monotonic() + left_s, is_long=is_long)
+        if (card := self._cards.get(routes[-1])) is None:
+            raise NotReady("this canary is being changed", READY_AGAIN_S)
+        return Call(card, request, time.monotonic() + left_s, is_long=is_long)
 
 
 def replica_id() -> str:

@@ -9,9 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 import httpx
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from models.errors import BundleError
+from service.changes import in_order
 from service.cluster.build import targets
 from service.errors import StartError
 from service.hosting import model_cards
@@ -22,6 +24,9 @@ logger = logging.getLogger("heedful.cluster")
 
 LOOK_AGAIN_S = 0.05
 ROLLOUT_TIMEOUT_S = 600.0
+LAST_WORD_S = 10.0  # for a replica to answer 503 after its drain timeout
+WAITING_SAID_S = 30.0
+ROOM = "see `ray status`, and the settings num_cpus and num_gpus"
 
 
 def deploy(settings: Settings, wanted: Sequence[Application]) -> None:
@@ -51,33 +56,36 @@ def replace(now: Settings, then: Settings) -> list[str]:
     gone = [name for name in running if name not in {each.name for each in wanted}]
     begun: list[str] = []
     try:
-        # A canary before the replicas that send it requests; the gateway last, when it can show what is there.
-        for kind in ("canary", "models", "gateway"):
-            some = [each for each in changed if each.kind == kind]
+        for some in in_order(changed, running):
+            # Ray gives no prefix away that another application has.
+            needed = {each.prefix for each in some}
+            if in_the_way := [name for name in gone if running[name].prefix in needed and name not in begun]:
+                begun += in_the_way
+                _end(in_the_way, now.drain_timeout_s)
             begun += [each.name for each in some]
             _start(some, wanted)
+        begun += [name for name in gone if name not in begun]
         for name in gone:
-            begun.append(name)
             serve.delete(name, _blocking=False)
     except BaseException:  # an interruption, too
         _back(begun, running)
         raise
-    for name in gone:  # nothing is left to decide, so that there is no way back from here
-        serve.delete(name)
+    _end(gone, now.drain_timeout_s)  # nothing is left to decide, so that there is no way back from here
     return [*(each.name for each in changed), *gone]
 
 
 def _start(some: Sequence[Application], of_all: Sequence[Application]) -> None:
-    if not some:
-        return
-    serve.run_many(targets(some, of_all), wait_for_applications_running=False)
+    try:
+        serve.run_many(targets(some, of_all), wait_for_applications_running=False)
+    except RayServeException as error:
+        raise StartError(f"Ray Serve refuses this: {' '.join(str(error).split())}") from error
     names = {each.name for each in some}
     give_up = time.monotonic() + ROLLOUT_TIMEOUT_S
     while not all_run(names):
         if time.monotonic() > give_up:
             raise StartError(
                 f"{', '.join(sorted(names))} did not start within {ROLLOUT_TIMEOUT_S:g} s; a new replica needs room "
-                "beside the old one: see `ray status`, and the settings num_cpus and num_gpus"
+                f"beside the old one: {ROOM}"
             )
         time.sleep(LOOK_AGAIN_S)
 
@@ -87,8 +95,19 @@ def _back(begun: Sequence[str], running: Mapping[str, Application]) -> None:
     for name in begun:
         if name not in running:
             serve.delete(name, _blocking=False)
-    if restored := [running[name] for name in begun if name in running]:
-        serve.run_many(targets(restored, tuple(running.values())), wait_for_applications_running=False)
+    # The last first, and one by one: what it took may be what another had.
+    for name in reversed(begun):
+        if name in running:
+            serve.run_many(targets([running[name]], tuple(running.values())), wait_for_applications_running=False)
+
+
+def _end(names: Sequence[str], drain_timeout_s: float) -> None:
+    """Return when these have answered what they had accepted and are gone; what outlasts its drain is left to Ray."""
+    for name in names:
+        serve.delete(name, _blocking=False)
+    give_up = time.monotonic() + drain_timeout_s + LAST_WORD_S
+    while time.monotonic() < give_up and not serve.status().applications.keys().isdisjoint(names):
+        time.sleep(LOOK_AGAIN_S)
 
 
 async def ready(settings: Settings, wanted: Sequence[Application], stop: asyncio.Event) -> bool:
@@ -100,12 +119,27 @@ async def ready(settings: Settings, wanted: Sequence[Application], stop: asyncio
     """
     names = {each.name for each in wanted}
     waiting = [each for each in wanted if each.kind == "models"]
+    say_at = time.monotonic() + WAITING_SAID_S
     async with httpx.AsyncClient(base_url=settings.url, timeout=settings.request_timeout_ms / 1e3) as client:
         while waiting and not stop.is_set():
             if await asyncio.to_thread(all_run, names):
                 waiting = [each for each in waiting if not await _answers(client, each)]
+            if waiting and time.monotonic() > say_at:
+                logger.warning("still waiting for %s", await asyncio.to_thread(_what_is_missing, names))
+                say_at = time.monotonic() + WAITING_SAID_S
             await asyncio.sleep(LOOK_AGAIN_S)
     return not waiting
+
+
+def _what_is_missing(names: Collection[str]) -> str:
+    """In Ray's words, which say which resources a replica waits for."""
+    found = serve.status().applications
+    running = [name for name in names if name in found and found[name].status is ApplicationStatus.RUNNING]
+    missing = sorted(set(names).difference(running))
+    if not missing:
+        return "the load balancer to hear of every replica"
+    said = [each.message for name in missing if name in found for each in found[name].deployments.values()]
+    return f"{', '.join(missing)}; {' '.join(' '.join(said).split())} {ROOM}"
 
 
 async def _answers(client: httpx.AsyncClient, application: Application) -> bool:

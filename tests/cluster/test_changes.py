@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("versions")
     for version in (1, 2, 3):
         write_bundle(folder / f"quick-{version}", "quick", seed=version, version=str(version), poison=POISON)
-    write_bundle(folder / "slow", "slow", products=8)
+    for version in (1, 2, 3):
+        write_bundle(folder / f"slow-{version}", "slow", seed=version, version=str(version), products=8)
     write_bundle(folder / "rare", "rare")
     write_broken(folder / "broken", "quick", version="4")
     return folder
@@ -40,7 +41,7 @@ def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Three groups: one with two replicas, one that scales from 1 to 2, one that may have none."""
     models = [
         {"bundle": str(folder / "quick-1")},
-        {"bundle": str(folder / "slow"), "replica": "slow"},
+        {"bundle": str(folder / "slow-1"), "replica": "slow"},
         {"bundle": str(folder / "rare"), "replica": "rare"},
     ]
     groups = {
@@ -67,10 +68,15 @@ async def client(service: Service) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 async def command(service: Service, *arguments: str) -> asyncio.subprocess.Process:
-    """A command for the running service, begun."""
+    """A command for the running service, begun; signals are not ignored in it, though they may be where tests run."""
     whole = [str(HEEDFUL), *arguments, "--port", str(httpx.URL(service.url).port)]
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*whole, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    ignored = {signum: signal.signal(signum, signal.SIG_DFL) for signum in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        return await asyncio.create_subprocess_exec(*whole, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
+    finally:
+        for signum, handler in ignored.items():
+            signal.signal(signum, handler)
 
 
 async def heedful(service: Service, *arguments: str) -> tuple[int, str]:
@@ -113,6 +119,22 @@ async def test_a_backlog_brings_a_second_replica_that_goes_when_it_is_not_needed
     assert afterwards.answered > 0
 
 
+async def test_a_new_version_begins_with_as_many_replicas_as_a_wave_has_brought(service: Service, folder: Path) -> None:
+    async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=50) as tally:
+        await until(lambda: replicas(service, "slow") == 2)
+        process = await command(service, "deploy", "slow", str(folder / "slow-2"))
+        ended = asyncio.create_task(process.communicate())
+        seen = []
+        while not ended.done():
+            seen.append(replicas(service, "slow"))
+            await asyncio.sleep(0.1)
+        assert process.returncode == 0, ended.result()
+        await until(lambda: version(service, "slow") == "2")
+    assert min(seen) == 2
+    assert max(seen) == 4
+    assert tally.lost == []
+
+
 async def test_a_version_replaces_another_a_broken_one_does_not_and_rollback_returns(
     service: Service, folder: Path, client: httpx.AsyncClient
 ) -> None:
@@ -136,7 +158,9 @@ async def test_a_version_replaces_another_a_broken_one_does_not_and_rollback_ret
     assert first != second
 
 
-@pytest.mark.parametrize(("application", "signum"), [("models", signal.SIGINT), ("gateway", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("application", "signum"), [("models", signal.SIGINT), ("models", signal.SIGHUP), ("gateway", signal.SIGTERM)]
+)
 async def test_an_interrupted_deploy_changes_nothing(
     service: Service, folder: Path, client: httpx.AsyncClient, application: str, signum: signal.Signals
 ) -> None:
@@ -150,7 +174,7 @@ async def test_an_interrupted_deploy_changes_nothing(
         assert process.returncode != 0, printed.decode()
         await until(lambda: (replicas(service, "models"), replicas(service, "gateway")) == (2, 1))
         await until(lambda: version(service) == "1")
-        assert (await client.post(QUICK, json=REQUEST)).text == first
+        await until(lambda: {httpx.post(f"{service.url}{QUICK}", json=REQUEST).text for _ in range(8)} == {first})
     assert tally.lost == []
 
 
@@ -179,7 +203,7 @@ async def test_two_commands_do_not_change_it_at_the_same_time(service: Service, 
     await other.wait()
     while "another command" in said:
         code, said = await heedful(service, "deploy", "quick", str(folder / "quick-1"))
-    assert code == 0, said
+    assert (code, "quick is served from" in said) == (2, True), said
 
 
 async def test_a_canary_answers_its_share_beside_the_stable_version(
@@ -253,3 +277,19 @@ async def test_a_poisonous_request_fails_alone(client: httpx.AsyncClient) -> Non
     calls = [client.post(QUICK, json=poison if number == 8 else REQUEST) for number in range(16)]
     statuses = [answer.status_code for answer in await asyncio.gather(*calls)]
     assert statuses == [200] * 8 + [500] + [200] * 7
+
+
+async def test_the_default_model_goes_and_the_next_one_with_its_canary_takes_its_place(
+    service: Service, folder: Path, client: httpx.AsyncClient
+) -> None:
+    """It has a replica of its own, and gets the prefix that the default's replica had."""
+    async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=4) as tally:
+        code, said = await heedful(service, "deploy", "slow", str(folder / "slow-3"), "--canary", "50")
+        assert code == 0, said
+        code, said = await heedful(service, "remove", "quick")
+        assert code == 0, said
+        answers = {(await client.post("/v1/recommendation", json=REQUEST)).text for _ in range(20)}
+    assert tally.lost == []
+    assert answers == set(tally.answers)
+    assert len(answers) == 2
+    assert replicas(service, "models") == 0

@@ -58,16 +58,20 @@ def test_a_builder_in_another_process_makes_the_same_of_it(tmp_path: Path) -> No
     models = [
         {"bundle": str(bundles[0]), "replica": "one", "canary": {"bundle": str(bundles[1]), "percent": 5}},
         {"bundle": str(bundles[1]), "replica": "two"},
+        {"bundle": str(bundles[1]), "name": "c", "replica": "three"},
     ]
-    scaling = {"min_replicas": 0, "max_replicas": 3}
-    groups = {"two": {"autoscaling": scaling, "num_gpus": 0.5}}
+    groups = {
+        "two": {"autoscaling": {"min_replicas": 0, "max_replicas": 3}, "num_gpus": 0.5},
+        "three": {"autoscaling": {"min_replicas": 2, "max_replicas": 3}},
+    }
     settings = Settings.model_validate({"models": models, "groups": groups, "num_cpus": 0.2})
     config = yaml.safe_load(yaml.safe_dump(serve_config(settings, model_cards(settings))))
     options = {each["name"]: each["deployments"][0] for each in config["applications"]}
-    assert list(options) == ["one", "one-canary", "two", "gateway"]
+    assert list(options) == ["one", "one-canary", "two", "three", "gateway"]
     assert options["two"]["ray_actor_options"] == {"num_cpus": 0.2, "num_gpus": 0.5}
     assert options["two"]["autoscaling_config"]["min_replicas"] == 0
     assert options["two"]["autoscaling_config"]["initial_replicas"] == 1
+    assert "initial_replicas" not in options["three"]["autoscaling_config"]  # a new version would be cut down to it
     assert {each["max_surge_percent"] for each in options.values()} == {100}
     for application in config["applications"]:
         again = Settings.model_validate(application["args"]["settings"])
