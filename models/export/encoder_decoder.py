@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from models.bundle import GenerationDefaults, Languages, Limits, Role
 from models.export.errors import ExportError
@@ -96,7 +97,7 @@ class EncoderDecoder:
             )
         words = [tuple(word) for word in config.bad_words_ids or [] if word != [config.eos_token_id]]
         longest = (limits or self.limits()).max_new_tokens
-        return GenerationDefaults(
+        return _checked(
             prefix=self._prefix,
             decoder_start_token_id=config.decoder_start_token_id,
             eos_token_id=config.eos_token_id,
@@ -152,9 +153,20 @@ class EncoderDecoder:
         return {"decoded": tokens[0, 1:].numpy(), "target": tokens[0, :-1].numpy(), "logits": logits[0].numpy()}
 
 
+def _checked(**settings: Any) -> GenerationDefaults:
+    try:
+        return GenerationDefaults(**settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ExportError(
+            f"the generation config's {first['loc'][0]} is {first['input']!r}: {first['msg']}; mend it in"
+            " generation_config.json"
+        ) from error
+
+
 def _unless(neutral: float, value: Any) -> Any:
-    """None for a value that changes nothing, so that manifests have only what a checkpoint says."""
-    return None if value == neutral else value
+    """None for a value that changes nothing or, as a temperature of 0, means nothing beside sampling."""
+    return None if not value or value == neutral else value
 
 
 def _only(token_ids: int | list[int] | None) -> int | None:

@@ -170,10 +170,15 @@ def test_settings_that_say_what_is_returned_change_no_answer(tmp_path: Path) -> 
 def test_sampling_is_kept_for_requests_that_ask_for_it_and_refused_for_all(tmp_path: Path) -> None:
     _, checkpoint = open_checkpoint(marian(tmp_path / "checkpoint"))
     config = checkpoint.model.generation_config
-    config.temperature, config.top_k, config.top_p = 0.7, 40, 1.0
-    found = checkpoint.generation()
-    assert found is not None
-    assert (found.temperature, found.top_k, found.top_p) == (0.7, 40, None)
+    for given, kept in (((0.7, 40, 1.0), (0.7, 40, None)), ((0.0, 0, 0.9), (None, None, 0.9))):
+        config.temperature, config.top_k, config.top_p = given
+        found = checkpoint.generation()
+        assert found is not None
+        assert (found.temperature, found.top_k, found.top_p) == kept
+    config.top_k = -1
+    with pytest.raises(ExportError, match="the generation config's top_k is -1: Input should be greater than or equal"):
+        checkpoint.generation()
+    config.top_k = None
     config.do_sample = True
     with pytest.raises(ExportError, match=r"do_sample: true, .*: where .* set do_sample to false in generation_config"):
         checkpoint.generation()
