@@ -28,7 +28,8 @@ logger = logging.getLogger("heedful.cluster")
 class WholePaths:
     """ASGI middleware between Ray and the application: whole paths, as the routes are declared, and one request id.
 
-    Ray moves the application's prefix into `root_path`, and appends the `X-Request-ID` that the application has set.
+    Ray moves the application's prefix into `root_path`, and appends an `X-Request-ID` of its own to every answer: what
+    the caller sent, also where the application did not take that.
     """
 
     def __init__(self, app: ASGIApp) -> None:
