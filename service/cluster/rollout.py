@@ -139,7 +139,7 @@ def _what_is_missing(names: Collection[str]) -> str:
     if not missing:
         return "the load balancer to hear of every replica"
     said = [each.message for name in missing if name in found for each in found[name].deployments.values()]
-    return f"{', '.join(missing)}; {' '.join(' '.join(said).split())} {ROOM}"
+    return "; ".join([", ".join(missing), *filter(None, (" ".join(message.split()) for message in said)), ROOM])
 
 
 async def _answers(client: httpx.AsyncClient, application: Application) -> bool:
