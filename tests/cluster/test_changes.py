@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in (1, 2, 3):
         write_bundle(folder / f"quick-{version}", "quick", seed=version, version=str(version), poison=POISON)
     for version in (1, 2, 3):
-        write_bundle(folder / f"slow-{version}", "slow", seed=version, version=str(version), products=8)
+        write_bundle(folder / f"slow-{version}", "slow", seed=version, version=str(version), products=16)
     write_bundle(folder / "rare", "rare")
     write_broken(folder / "broken", "quick", version="4")
     return folder
@@ -121,7 +121,8 @@ async def test_a_backlog_brings_a_second_replica_that_goes_when_it_is_not_needed
 
 async def test_a_new_version_begins_with_as_many_replicas_as_a_wave_has_brought(service: Service, folder: Path) -> None:
     async with constant_load(f"{service.url}{SLOW}", REQUEST, callers=50) as tally:
-        await until(lambda: replicas(service, "slow") == 2)
+        with httpx.Client(base_url=service.url, timeout=60) as http:
+            await until(lambda: sum(samples(http, "heedful_ready", model="slow").values()) == 2)
         process = await command(service, "deploy", "slow", str(folder / "slow-2"))
         ended = asyncio.create_task(process.communicate())
         seen = []
