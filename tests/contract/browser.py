@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+FAILED = "Failed to load resource"
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
@@ -33,7 +35,11 @@ def watched(browser: Browser, url: str, *, refused: int = 0, **context: object) 
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         yield page
-        failed = [text for text in said if text.startswith("Failed to load resource")]
+        give_up = time.monotonic() + 5
+        while (
+            len(failed := [text for text in said if text.startswith(FAILED)]) < refused and time.monotonic() < give_up
+        ):
+            page.wait_for_timeout(20)  # the console hears of an answer after the page has it
         assert [text for text in said if text not in failed] == []
         assert len(failed) == refused
 
