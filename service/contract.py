@@ -1,11 +1,15 @@
 """What server and client say to each other beside the tasks' own requests and answers: cards, problems, events."""
 
+import re
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from models.bundle import Languages, Limits, Precision, Quality
 from models.explain import Method
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+"""An `X-Request-ID` that the service takes; it puts one of its own in the place of any other."""
 
 CacheResult: TypeAlias = Literal["hit", "joined", "miss"]
 """Where an answer came from: kept from earlier, an equal request that was under way, or the model."""

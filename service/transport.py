@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.contract import REQUEST_ID
 from service.logs import note
 
 logger = logging.getLogger("heedful.access")
@@ -22,7 +23,6 @@ logger = logging.getLogger("heedful.access")
 MAX_TIMEOUT_MS = 600_000
 HEARTBEAT_S = 10.0  # below the idle timeouts of common proxies, which start at 30 s
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for the log and the metrics; nobody reads the response
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")
 
 R = TypeVar("R")
@@ -45,7 +45,7 @@ class RequestIds:
         given = Headers(scope=scope).get("x-request-id", "")
         # Not from the system's randomness: that call lets another thread go on, and an id keeps no secret.
         made = f"{random.getrandbits(128):032x}"
-        request_id = given if _REQUEST_ID.fullmatch(given) else made
+        request_id = given if REQUEST_ID.fullmatch(given) else made
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
 

@@ -24,7 +24,7 @@ from service.client.errors import (
     Unreachable,
     problem_error,
 )
-from service.contract import Problem, StreamEvent
+from service.contract import REQUEST_ID, Problem, StreamEvent
 
 R = TypeVar("R")
 
@@ -40,7 +40,6 @@ SERVER_SHARE = 0.95
 FIRST_BACKOFF_S = 0.25  # where no Retry-After says better; doubles with each try
 MAX_JITTER = 0.25  # of the pause, on top of it: callers who were refused together do not come back together
 SHOWN_CHARACTERS = 200
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")  # the service would put one of its own in the place of any other
 
 
 class CallOptions(TypedDict, total=False):

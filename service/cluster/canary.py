@@ -114,7 +114,6 @@ class DividedHost:
         Raises:
             TimeoutError: none did in time.
         """
-        self._stable.asked()
         left_s = time_left_s(call.deadline, time.monotonic()) or 0.0
         async with AsyncExitStack() as chosen:
             chosen.enter_context(self._counted())
