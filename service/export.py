@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from models.tasks import TASKS
 from service.errors import UsageError
 
+HOW_TO_INSTALL = "run pip install --constraint constraints.txt -e '.[cpu,export]' in the checkout"
+
 
 class ExportPrecision(StrEnum):
     """Numbers that the graphs compute with."""
@@ -97,7 +99,7 @@ def _require_extra() -> None:
     """Say what is missing before anything is downloaded."""
     for module in ("huggingface_hub", "onnxruntime", "onnxscript", "safetensors", "torch", "transformers"):
         if find_spec(module) is None:
-            raise UsageError(f"exporting needs {module}, which is not installed: run pip install 'heedful[cpu,export]'")
+            raise UsageError(f"exporting needs {module}, which is not installed: {HOW_TO_INSTALL}")
 
 
 def _progress() -> Progress:

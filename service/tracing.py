@@ -47,7 +47,8 @@ def configure() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        logger.warning("OTEL_* asks for traces, which need the extra: pip install 'heedful[otel]'; there are none now")
+        how = "pip install --constraint constraints.txt -e '.[cpu,otel]' in the checkout"
+        logger.warning("OTEL_* asks for traces, which need the extra: %s; there are none now", how)
         return
     # What is given here wins over the environment, where either of two variables may name the service.
     is_named = bool(OTELResourceDetector().detect().attributes.get(SERVICE_NAME))

@@ -7,7 +7,7 @@ Every reader takes the data directory, which holds one folder for each task:
     translation/testsets_en_fr.tar.xz                      testsets_en_fr/NAME.tsv, the same columns
     question-answering/squad_v1.1_{train,dev}.json.xz      SQuAD 1.1; an answer may carry `all_starts`
     summarization/arxiv_abstract_title.{train,dev,test}.tsv.xz   id, date, category, title, abstract
-    summarization/scitldr_a.dev.jsonl.xz                   SciTLDR-A: `source` and `target` are lists of sentences
+    summarization/scitldr_a.{train,dev}.jsonl.xz           SciTLDR-A: `source` and `target` are lists of sentences
     recommendation/online_retail_uci.tsv.xz                UCI Online Retail with its eight columns
     recommendation/s3rec_Beauty.txt.xz                     Amazon Beauty: in each line a user and items in time order
 """

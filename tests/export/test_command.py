@@ -223,7 +223,8 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path, checkpoints: Path
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     arguments = (str(checkpoints / "shop"), "--task", "recommendation", "--out", "bundle")
     run = heedful(tmp_path, *arguments, PYTHONPATH=path)
-    assert "exporting needs torch, which is not installed: run pip install 'heedful[cpu,export]'" in sentence(run)
+    command = "pip install --constraint constraints.txt -e '.[cpu,export]'"
+    assert f"exporting needs torch, which is not installed: run {command} in the checkout" in sentence(run)
     assert not (tmp_path / "bundle").exists()
 
 
