@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -190,30 +191,48 @@ class Tokenizer:
             max_question_tokens: cut the question to so many tokens; None keeps it whole.
         """
         asked = self._tokenizer.encode(question, add_special_tokens=False)
-        if max_question_tokens is not None:
-            asked.truncate(max_question_tokens)
         found = self._tokenizer.encode(context, add_special_tokens=False)
-        ids, spans, words = self._known(found.ids), tuple(found.offsets), tuple(_words(found))
-        room = max_tokens - len(asked.ids) - self.pair_specials
-        found.truncate(room)
-        pair = self._tokenizer.post_process(asked, found)
-        around, segments = self._known(pair.ids), np.array(pair.type_ids, np.int64)
-        first = pair.sequence_ids.index(1) if 1 in pair.sequence_ids else len(around)
-        behind = first + len(found.ids)
-        asked_first = pair.special_tokens_mask.index(0)  # the tokens of a question are those of no sequence
-        question_spans = tuple(asked.offsets)
-        for start in range(0, max(1, len(ids) - doc_stride), room - doc_stride):
-            own = slice(start, start + room)
-            length = len(ids[own])
+        before, between, behind, (first_segment, second_segment) = self._pair
+        asked_ids = self._known(asked.ids[:max_question_tokens])
+        head = np.concatenate([before, _of_segment(asked_ids, first_segment), between], axis=1)
+        own = _of_segment(self._known(found.ids), second_segment)
+        asked_at = slice(before.shape[1], before.shape[1] + len(asked_ids))
+        question_spans = tuple(asked.offsets[:max_question_tokens])
+        spans, words = tuple(found.offsets), tuple(_words(found))
+        first, count = head.shape[1], len(spans)
+        room = max_tokens - first - behind.shape[1]
+        for start in range(0, max(1, count - doc_stride), room - doc_stride):
+            part = slice(start, min(start + room, count))
+            tokens, segments = np.concatenate([head, own[:, part], behind], axis=1)
             yield Window(
-                tokens=np.concatenate([around[:first], ids[own], around[behind:]]),
-                segments=np.concatenate([segments[: first + length], segments[behind:]]),
-                context=slice(first, first + length),
-                spans=spans[own],
-                words=words[own],
-                question=slice(asked_first, asked_first + len(asked.ids)),
+                tokens=tokens,
+                segments=segments,
+                context=slice(first, first + part.stop - part.start),
+                spans=spans[part],
+                words=words[part],
+                question=asked_at,
                 question_spans=question_spans,
             )
+
+    @cached_property
+    def _pair(self) -> tuple[Tokens, Tokens, Tokens, tuple[int, int]]:
+        """Special tokens before, between and behind a pair of texts, ids over segments, and the texts' own segments.
+
+        Read off the shortest pair: what `truncate` cuts from long texts stays with them, and `post_process` puts every
+        such piece of the one beside every piece of the other.
+        """
+        text = self._tokenizer.encode("a", add_special_tokens=False)
+        pair = self._tokenizer.post_process(text, text)
+        both = np.array([self._known(pair.ids), pair.type_ids], np.int64)
+        # The tokens of a question are those of no sequence, like special ones.
+        first, second = pair.special_tokens_mask.index(0), pair.sequence_ids.index(1)
+        ends = first + len(text.ids), second + len(text.ids)
+        return (
+            both[:, :first],
+            both[:, ends[0] : second],
+            both[:, ends[1] :],
+            (pair.type_ids[first], pair.type_ids[second]),
+        )
 
     @property
     def single_specials(self) -> int:
@@ -232,6 +251,11 @@ class Tokenizer:
     def count_bare(self, text: str) -> int:
         """How many tokens a text has without special tokens."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _of_segment(ids: Tokens, segment_: int) -> Tokens:
+    """[2, length]: ids over their segment."""
+    return np.stack([ids, np.full_like(ids, segment_)])
 
 
 def _words(found: Encoding) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,8 @@
 """Sentences with their layout, stretches and windows that fit the model: nothing of the caller's text is lost."""
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -130,6 +132,25 @@ def test_a_question_is_cut_only_when_asked(tokenizer: Tokenizer) -> None:
     (whole,) = tokenizer.question_windows("why why why why", "a b", max_tokens=50, doc_stride=0)
     (cut,) = tokenizer.question_windows("why why why why", "a b", max_tokens=50, doc_stride=0, max_question_tokens=2)
     assert whole.context.start - cut.context.start == 2 * tokenizer.count_bare("why")
+
+
+def test_a_long_question_that_is_cut_takes_no_memory_for_what_is_cut_off(tmp_path: Path) -> None:
+    word_pieces().save(str(tmp_path / "tokenizer.json"))
+    script = (
+        "import resource, sys; from pathlib import Path; from models.text import Tokenizer\n"
+        "def windows(asked, found):\n"
+        "    read = Tokenizer(Path(sys.argv[1])).question_windows\n"
+        "    return len(list(read('a ' * asked, 'b ' * found, max_tokens=40, doc_stride=0, max_question_tokens=1)))\n"
+        "windows(1, 1)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(windows(600, 6000), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "tokenizer.json")], check=True, stdout=subprocess.PIPE, text=True
+    )
+    count, kib = map(int, ran.stdout.split())
+    assert count == 167  # 36 of 6,000 tokens beside the question and three special tokens
+    assert kib < 100 * 1024
 
 
 def test_clean_up_removes_spaces_before_punctuation_and_contractions() -> None:
