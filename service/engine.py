@@ -29,6 +29,9 @@ STOP_TIMEOUT_S = 5.0
 LONG_NICENESS = 5
 EXPLAINING_NICENESS = 10
 
+# What comes back of more tokens is put together in a thread: to rank all spans of five long windows takes some 20 ms.
+LOOP_TOKENS = 2_048
+
 # After the loss of a device Ray Serve takes three failed health checks, 5 s apart, until it replaces the replica.
 REPLACED_AFTER_S = 15
 
@@ -151,7 +154,8 @@ class Engine:
             solution: what a task's `solve` returned, not started; it is closed in any case.
             deadline: on the clock of `time.monotonic()`, in seconds.
             follower: is told what rows bring as soon as they do; of all that the solution yields.
-            in_thread: the solution has long texts to tokenize, which would hold up the caller's loop.
+            in_thread: the solution has long texts to tokenize, which would hold up the caller's loop; a few texts may
+                make many rows, so from there on their tokens decide too.
 
         Raises:
             InvalidInput: from the solution.
@@ -233,6 +237,7 @@ class Engine:
                 outputs = ()
                 if advanced:
                     caller = self._submit(request, advanced, follower)
+                    in_thread = in_thread or caller.batch.tokens > LOOP_TOKENS
                     try:
                         failure = await caller.done
                     finally:
