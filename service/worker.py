@@ -49,6 +49,7 @@ class Worker:
     ) -> None:
         self._name, self._observer, self._niceness = name, observer, niceness
         self._share, self._explains = share, explains
+        self._counted_until = time.monotonic()
         self.lane = lane
         self._leave_request, self._lose = leave, lose
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
@@ -110,6 +111,7 @@ class Worker:
     def _turn(self) -> bool:
         """Whether there may be another."""
         rows = self.lane.rows
+        was_idle = not rows
         with self._lock:
             while (idle_s := self._idle_s()) != 0:
                 self._changed.wait(idle_s)
@@ -121,6 +123,8 @@ class Worker:
             rows.enqueue(batch)
         for request in gone:
             rows.discard(request)
+        if was_idle:
+            self._counted_until = time.monotonic()
         with self._lock:
             self.lane.book()
             may_compute = bool(rows) and not self._paused_s()
@@ -156,8 +160,10 @@ class Worker:
                     self._share.spent(started_at, ended_at)
                 else:
                     self._share.answered(ended_at)
+        # Of rows that compute for a share of the time alone, their pauses decide when they are done.
+        began_at, self._counted_until = self._counted_until if self._explains else started_at, ended_at
         with self._lock:
-            self.lane.book(busy_s=ended_at - started_at)
+            self.lane.book(busy_s=ended_at - began_at)
         if stepped and self._observer is not None:
             self._observer.step(stepped, rows.padding_tokens - padding_tokens)
 
