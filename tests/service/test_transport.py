@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
@@ -96,6 +97,13 @@ async def test_a_body_comes_in_parts_and_its_sender_may_hang_up_between_them() -
     assert await read_body(request(*parts, {"type": "http.request", "body": b"]"}), 7) == b"[1, 2]"
     with pytest.raises(ClientGoneError):
         await read_body(request(*parts, {"type": "http.disconnect"}), 7)
+
+
+async def test_a_body_over_the_limit_is_refused_before_the_rest_of_it_is_read() -> None:
+    part = {"type": "http.request", "body": b"12", "more_body": True}
+    with pytest.raises(HTTPException, match="at most 3 bytes, got 4 or more") as refused:
+        await read_body(request(part, part), 3)
+    assert refused.value.status_code == 413
 
 
 async def test_work_is_cancelled_when_its_caller_hangs_up_and_only_then() -> None:
