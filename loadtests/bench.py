@@ -67,12 +67,12 @@ class Part:
     measure: Callable[[Options, Curves], Iterable[Measured]]
 
 
-def _of_setting(setting: Setting, run_s: float) -> Part:
+def _of_setting(setting: Setting, run_s: float, tries_s: float) -> Part:
     def measure(options: Options, _: Curves) -> Iterator[Measured]:
         rounds = max(1, round(options.scaled(translation.ROUNDS)))
         yield translation.compare(setting, prepare(options.folder, [setting.precision]), options.runs, rounds=rounds)
 
-    return Part(f"{setting.name}, beside CTranslate2 in process", _starts(1, run_s), measure)
+    return Part(f"{setting.name}, beside CTranslate2 in process", _in_turn(run_s, tries_s), measure)
 
 
 def _shortlist(options: Options, _: Curves) -> Iterator[Measured]:
@@ -103,6 +103,11 @@ _BAR_OF_STEPS = re.compile(r"^(A step of .*): ([\d.]+) \(([\d.]+)-([\d.]+)\), at
 
 def _starts(starts: int, run_s: float) -> Callable[[Options], float]:
     return lambda options: starts * START_S + (options.runs + 1) * options.scaled(run_s)
+
+
+def _in_turn(run_s: float, tries_s: float, starts: int = 1) -> Callable[[Options], float]:
+    """Each run starts the service anew; before them every setting of the peer is tried once."""
+    return lambda options: options.runs * (starts * START_S + options.scaled(run_s)) + options.scaled(tries_s)
 
 
 def _generate(options: Options, _: Curves) -> Iterator[Measured]:
@@ -152,16 +157,16 @@ def _echo(
 
 
 PARTS: Mapping[str, Part] = {
-    "translation-int8": _of_setting(SETTINGS[0], 30),
-    "translation-int8-8": _of_setting(SETTINGS[1], 15),
-    "translation-fp32": _of_setting(SETTINGS[2], 65),
-    "translation-beams": _of_setting(SETTINGS[3], 33),
-    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _starts(1, 25), _shortlist),
+    "translation-int8": _of_setting(SETTINGS[0], 22, 40),
+    "translation-int8-8": _of_setting(SETTINGS[1], 12, 20),
+    "translation-fp32": _of_setting(SETTINGS[2], 60, 130),
+    "translation-beams": _of_setting(SETTINGS[3], 25, 30),
+    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _in_turn(20, 40), _shortlist),
     "question-answering": Part(
-        "question answering beside ONNX Runtime in process", _starts(1, 36), _question_answering
+        "question answering beside ONNX Runtime in process", _in_turn(50, 17, starts=2), _question_answering
     ),
     "steps": Part("a decoding step as rows and cache length grow", lambda options: 15 + 20 * options.runs, _steps),
-    "generate": Part("translation fp32 beside transformers generate()", _starts(1, 60), _generate),
+    "generate": Part("translation fp32 beside transformers generate()", _in_turn(75, 50), _generate),
     "threads": Part(
         "replicas of one thread beside threads of one replica",
         lambda options: options.runs * 2 * (START_S + options.scaled(15)),

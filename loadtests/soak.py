@@ -32,6 +32,7 @@ from tests.serving import Service, start, stop
 
 CALLERS = 32
 SAMPLE_S = 5.0
+LEAST_MINUTES = 0.5
 WARM_SHARE = 1 / 3
 FLAT_SHARE_PER_HOUR = 0.01
 STREAM_SHARE = 1 / 3
@@ -177,7 +178,7 @@ def draw(samples: Samples, out: Path) -> None:
 def main() -> None:
     """Load the service, and print how its memory went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=_minutes, default=10)
     parser.add_argument("--runtime", choices=("ray", "embedded"), default="ray")
     parser.add_argument("--bundle", type=Path, nargs="*", help="what is served; else the embedded models")
     parser.add_argument("--out", type=Path, default=Path("runs/soak.json"), help="samples; a picture beside it")
@@ -201,13 +202,19 @@ def main() -> None:
     sys.exit(_verdict(samples, counts))
 
 
+def _minutes(given: str) -> float:
+    if not (minutes := float(given)) >= LEAST_MINUTES:
+        raise argparse.ArgumentTypeError(f"at least {LEAST_MINUTES:g}, for a line through the samples, got {given}")
+    return minutes
+
+
 def _verdict(samples: Samples, counts: Counts) -> int:
     lines = []
     for name, entries in (
         ("all processes", list(zip(samples.seconds, samples.total, strict=True))),
         *samples.by_process.items(),
     ):
-        if len(entries) < len(samples.seconds) or len(entries) < 5:
+        if len(entries) < len(samples.seconds):
             continue  # it came or went meanwhile
         found = slope([second for second, _ in entries], [size for _, size in entries])
         lines.append((found, name))

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 from loadtests.bars import COLUMNS, Measured, markdown, of_runs
-from loadtests.client import Load, closed_loop, post
+from loadtests.client import Load
 from loadtests.peers.material import Material, prepare
-from loadtests.peers.traffic import ROUTE, draw, served
+from loadtests.peers.traffic import ROUTE, closed_loop_alone, draw
 from loadtests.peers.translation import ROUNDS
 
 CALLERS = 32
@@ -33,13 +33,18 @@ def compare(folder: Path, runs: int, rounds: int) -> Measured:
 
 
 def _load(material: Material, replicas: int, threads: int, rounds: int, *, seed: int) -> tuple[Load, int]:
-    """One load and its output tokens, after half of it to warm up."""
+    """One load and its output tokens."""
     asked = draw(material.checkpoint / "tokenizer.json", CALLERS * rounds, seed=seed)
-    with served(material.folder, material.bundle("int8"), "ray", replicas=replicas, threads=threads) as service:
-        url = service.url + ROUTE
-        requests = [post(url, one.body()) for one in asked]
-        closed_loop(url, requests[: len(requests) // 2], callers=CALLERS)
-        return closed_loop(url, requests, callers=CALLERS), sum(one.output_tokens for one in asked)
+    load = closed_loop_alone(
+        material.folder,
+        material.bundle("int8"),
+        ROUTE,
+        [one.body() for one in asked],
+        callers=CALLERS,
+        replicas=replicas,
+        threads=threads,
+    )
+    return load, sum(one.output_tokens for one in asked)
 
 
 def main() -> None:

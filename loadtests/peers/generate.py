@@ -23,7 +23,7 @@ from loadtests.peers.traffic import Asked
 from loadtests.peers.translation import Seconds, Setting
 from loadtests.peers.translation import compare as compare_translation
 
-SETTING = Setting("fp32", 32, 1, None)
+SETTING = Setting("fp32", 32, 1, None, batch_up_to=32)
 
 
 def seconds(material: Material) -> Seconds:
@@ -57,8 +57,8 @@ def seconds(material: Material) -> Seconds:
 
 def compare(material: Material, runs: int, rounds: int) -> Measured:
     """One line of the table."""
-    beside = "transformers generate() in process"
-    return compare_translation(SETTING, material, runs, rounds=rounds, beside=beside, theirs_s=seconds(material))
+    rivals = {"transformers generate() in process": seconds(material)}
+    return compare_translation(SETTING, material, runs, rounds=rounds, rivals=rivals)
 
 
 def main() -> None:

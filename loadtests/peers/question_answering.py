@@ -2,12 +2,13 @@
 
     python -m loadtests.peers.question_answering [--runs 3] [--folder runs/peers]
 
-Heedful answers over HTTP from `heedful serve` with a replica of one thread for each core. ONNX Runtime computes the
-same int8 graph file without a server, without tokenizing and without looking for answers: it is given the token ids of
-all texts in advance, and takes the best of three schedules for all cores: each text alone on all threads; each text
-alone, side by side on one thread each; and batches of similar length, side by side on one thread each. The graph has
-no padding inside a batch, so that batches sorted by length are what padded ones would be at their best. A model of
-DistilBERT's size with random weights; lengths lognormal around 120 tokens, none above 384.
+Heedful answers over HTTP from `heedful serve` with a replica of one thread for each core; each run starts it anew, so
+that nothing else runs in the peer's turn. ONNX Runtime computes the same int8 graph file without a server, without
+tokenizing and without looking for answers: it is given the token ids of all texts in advance, and takes the best of
+three schedules for all cores: each text alone on all threads; each text alone, side by side on one thread each; and
+batches of similar length, side by side on one thread each. The graph has no padding inside a batch, so that batches
+sorted by length are what padded ones would be at their best. A model of DistilBERT's size with random weights; lengths
+lognormal around 120 tokens, none above 384.
 """
 
 import argparse
@@ -18,9 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loadtests.bars import COLUMNS, Measured, markdown, of_runs
-from loadtests.client import closed_loop, post
 from loadtests.peers.material import question_answering_bundle
-from loadtests.peers.traffic import Question, draw_questions, served
+from loadtests.peers.traffic import Question, closed_loop_alone, draw_questions
 from models.bundle import Bundle, open_bundle
 from models.encoder import forward
 from models.session import Session, open_session
@@ -91,33 +91,36 @@ def compare(folder: Path, runs: int, texts: int = TEXTS) -> Iterator[Measured]:
     """A line for each number of callers."""
     bundle = open_bundle(question_answering_bundle(folder))
     peers = schedules(bundle)
-    with served(folder, bundle.folder, "ray", replicas=os.cpu_count() or 1) as service:
-        for callers in CALLERS:
-            ours, client = [], []
-            theirs: dict[str, list[float]] = {name: [] for name in peers}
-            for run in range(runs + 1):
-                questions = draw_questions(bundle.folder / "tokenizer.json", texts, seed=run)
-                url = service.url + ROUTE
-                load = closed_loop(
-                    url, [post(url, {"inputs": question.inputs()}) for question in questions], callers=callers
-                )
-                rows = rows_of(bundle, questions)
-                seconds = {name: _seconds(schedule, rows) for name, schedule in peers.items()}
-                if run:  # the first one warms all
-                    ours.append(load.per_s)
-                    client.append(load.client_cores)
-                    for name, taken in seconds.items():
-                        theirs[name].append(texts / taken)
-            best = max(theirs, key=lambda name: sorted(theirs[name])[runs // 2])
-            yield of_runs(
-                f"question answering int8, {callers} callers",
-                ours,
-                theirs[best],
-                "requests/s",
-                f"ONNX Runtime in process, {best}",
-                bar=BAR,
-                client=client,
+    tokenizer = bundle.folder / "tokenizer.json"
+    for schedule in peers.values():
+        schedule(rows_of(bundle, draw_questions(tokenizer, texts, seed=0)))  # warms it
+    for callers in CALLERS:
+        ours, client = [], []
+        theirs: dict[str, list[float]] = {name: [] for name in peers}
+        for run in range(1, runs + 1):
+            questions = draw_questions(tokenizer, texts, seed=run)
+            load = closed_loop_alone(
+                folder,
+                bundle.folder,
+                ROUTE,
+                [{"inputs": one.inputs()} for one in questions],
+                callers=callers,
             )
+            ours.append(load.per_s)
+            client.append(load.client_cores)
+            rows = rows_of(bundle, questions)
+            for name, schedule in peers.items():
+                theirs[name].append(texts / _seconds(schedule, rows))
+        best = max(theirs, key=lambda name: sorted(theirs[name])[runs // 2])
+        yield of_runs(
+            f"question answering int8, {callers} callers",
+            ours,
+            theirs[best],
+            "requests/s",
+            f"ONNX Runtime in process, {best}",
+            bar=BAR,
+            client=client,
+        )
 
 
 def _seconds(schedule: Schedule, rows: Sequence[Row]) -> float:
@@ -129,7 +132,7 @@ def _seconds(schedule: Schedule, rows: Sequence[Row]) -> float:
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="counted runs of each line; one more warms up")
+    parser.add_argument("--runs", type=int, default=3, help="of each line")
     parser.add_argument("--texts", type=int, default=TEXTS, help="in each run")
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="for the model and the logs")
     options = parser.parse_args()

@@ -1,7 +1,8 @@
 """What callers ask for, texts and lengths drawn from a seed; and the service that they ask."""
 
 import lzma
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -12,6 +13,7 @@ import numpy as np
 import yaml
 from tokenizers import Tokenizer
 
+from loadtests.client import Load, closed_loop, post
 from tests.serving import Service, start, stop
 
 ROUTE = "/v1/translation"
@@ -105,6 +107,27 @@ def draw_questions(tokenizer: Path, count: int, *, seed: int) -> list[Question]:
             context.pop()
         drawn.append(Question(question, " ".join(context)))
     return drawn
+
+
+def closed_loop_alone(
+    folder: Path,
+    bundle: Path,
+    route: str,
+    bodies: Sequence[Mapping[str, Any]],
+    *,
+    callers: int,
+    replicas: int | None = None,
+    threads: int = 1,
+) -> Load:
+    """A closed loop on a service on Ray that is started for it and stopped after it; half of it before, to warm up.
+
+    Args:
+        replicas: one for each core unless given.
+    """
+    with served(folder, bundle, "ray", replicas=replicas or os.cpu_count() or 1, threads=threads) as service:
+        asked = [post(service.url + route, body) for body in bodies]
+        closed_loop(service.url, asked[: len(asked) // 2], callers=callers)
+        return closed_loop(service.url, asked, callers=callers)
 
 
 @contextmanager

@@ -4,25 +4,25 @@
     python -m loadtests.peers.translation [--runs 3] [--folder runs/peers]
 
 Heedful answers over HTTP from `heedful serve` with a replica of one thread for each core, and batches continuously as
-callers come. CTranslate2 knows all texts and all output lengths in advance: it gets them grouped by length, in batches
-as large as there are callers, in the better of two settings of workers and threads, without any server. A model of
-opus-mt's size with random weights; sources of 16 to 32 tokens, outputs of 5 to 60 tokens, all written to their length.
+callers come; each run starts it anew, so that nothing else runs in the peer's turn. CTranslate2 knows all texts and all
+output lengths in advance: it gets them longest first, in batches of similar length, without any server, and the best of
+several settings of workers, threads and batch size, which a first pass over other texts finds. A model of opus-mt's
+size with random weights; sources of 16 to 32 tokens, outputs of 5 to 60 tokens, all written to their length.
 """
 
 import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ctranslate2
 
 from loadtests.bars import COLUMNS, Measured, markdown, of_runs
-from loadtests.client import closed_loop, post
 from loadtests.peers.converted import translator
 from loadtests.peers.material import Material, prepare
-from loadtests.peers.traffic import ROUTE, Asked, draw, draw_from, served
+from loadtests.peers.traffic import ROUTE, Asked, closed_loop_alone, draw, draw_from
 
 ROUNDS = 12
 """Texts for each caller in a run. At the end of a run fewer and fewer callers are left, and a short run would measure
@@ -35,12 +35,18 @@ Seconds = Callable[[Sequence[Asked]], float]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A line of the table; `bar` is the ratio that the project asks of itself."""
+    """A line of the table.
+
+    Args:
+        bar: the ratio that the project asks of itself.
+        batch_up_to: rows of the largest batches that CTranslate2 is tried with.
+    """
 
     precision: str
     callers: int
     beams: int
     bar: float | None
+    batch_up_to: int
     has_shortlist: bool = False
 
     @property
@@ -56,50 +62,60 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("int8", 32, 1, 1.1),
-    Setting("int8", 8, 1, 1.2),
-    Setting("fp32", 32, 1, 1.1),
-    Setting("int8", 8, 4, 0.9),
+    Setting("int8", 32, 1, 1.1, batch_up_to=64),
+    Setting("int8", 8, 1, 1.2, batch_up_to=8),
+    Setting("fp32", 32, 1, 1.1, batch_up_to=64),
+    Setting("int8", 8, 4, 0.9, batch_up_to=8),
 )
-SHORTLIST = Setting("int8", 32, 1, 1.6, has_shortlist=True)
+SHORTLIST = Setting("int8", 32, 1, 1.6, batch_up_to=64, has_shortlist=True)
 
 
 def in_process(peer: ctranslate2.Translator, texts: Sequence[tuple[list[str], Asked]], *, batch: int) -> float:
-    """Seconds to translate everything, batches of similar output length side by side on all workers."""
-    ordered = sorted(texts, key=lambda text: text[1].output_tokens)
+    """Seconds to translate everything, batches of similar output length side by side on all workers.
+
+    Longest first, so that no long batch is left for the end; without beams a row leaves its batch at its own length, as
+    it would at its end token.
+    """
+    ordered = sorted(texts, key=lambda text: -text[1].output_tokens)
     began = time.perf_counter()
     under_way = []
     for start in range(0, len(ordered), batch):
         group = ordered[start : start + batch]
-        length = max(asked.output_tokens for _, asked in group)
+        lengths = [asked.output_tokens for _, asked in group]
+        beams = group[0][1].beams
         under_way += peer.translate_batch(
             [pieces for pieces, _ in group],
-            beam_size=group[0][1].beams,
-            max_decoding_length=length,
-            min_decoding_length=length,
+            beam_size=beams,
+            max_decoding_length=max(lengths),
+            min_decoding_length=max(lengths),
             max_batch_size=0,
             asynchronous=True,
+            callback=_at_its_length(lengths) if beams == 1 else None,
         )
     for result in under_way:
         result.result()
     return time.perf_counter() - began
 
 
-def ctranslate2_seconds(setting: Setting, material: Material) -> Seconds:
-    """CTranslate2 in the better of two settings of workers and threads."""
+def _at_its_length(lengths: Sequence[int]) -> Callable[[ctranslate2.GenerationStepResult], bool]:
+    return lambda step: bool(step.step + 1 >= lengths[step.batch_id])
+
+
+def in_settings(setting: Setting, material: Material) -> Mapping[str, Seconds]:
+    """CTranslate2 in every setting that may be its best, by name; with and without more rows than there are callers."""
     cores = os.cpu_count() or 1
-    peers = {
-        (workers, threads): translator(material, setting.precision, workers=workers, threads=threads)
-        for workers, threads in {(cores, 1), (1, cores)}
-    }
 
-    def seconds(asked: Sequence[Asked]) -> float:
-        texts = [(material.pieces(one.text), one) for one in asked]
-        return min(
-            in_process(peer, texts, batch=max(1, setting.callers // workers)) for (workers, _), peer in peers.items()
-        )
+    def seconds(peer: ctranslate2.Translator, batch: int) -> Seconds:
+        return lambda asked: in_process(peer, [(material.pieces(one.text), one) for one in asked], batch=batch)
 
-    return seconds
+    found = {}
+    for workers, threads in sorted({(cores, 1), (1, cores)}):
+        peer = translator(material, setting.precision, workers=workers, threads=threads)
+        for batch in sorted({max(1, setting.callers // cores), setting.callers, 2 * setting.callers}):
+            if batch <= setting.batch_up_to:
+                name = f"CTranslate2 in process, {workers} × {threads} threads, batches of {batch}"
+                found[name] = seconds(peer, batch)
+    return found
 
 
 def compare(
@@ -108,38 +124,43 @@ def compare(
     runs: int,
     *,
     rounds: int = ROUNDS,
-    beside: str = "CTranslate2 in process",
-    theirs_s: Seconds | None = None,
+    rivals: Mapping[str, Seconds] | None = None,
     parallel: Path | None = None,
 ) -> Measured:
     """One line of the table.
 
     Args:
-        runs: counted ones; one more warms both.
+        runs: counted ones; another, before them, warms the peer and finds its best setting.
         rounds: texts for each caller in a run.
-        beside: the name of what is compared with.
-        theirs_s: how long it takes for all texts; CTranslate2 unless given.
+        rivals: settings of a peer, by name; CTranslate2's unless given.
         parallel: a text to take sources from, and to learn the shortlist from where the setting has one.
     """
-    rival, tokenizer = theirs_s or ctranslate2_seconds(setting, material), material.checkpoint / "tokenizer.json"
+    tokenizer, count = material.checkpoint / "tokenizer.json", setting.callers * rounds
+
+    def drawn(run: int) -> Sequence[Asked]:
+        if parallel:
+            return draw_from(parallel, tokenizer, count, seed=run)
+        return draw(tokenizer, count, seed=run, beams=setting.beams)
+
+    rivals = rivals or in_settings(setting, material)
+    seconds = {name: rival(drawn(0)) for name, rival in rivals.items()}
+    best = min(seconds, key=lambda name: seconds[name])
     ours, theirs, client = [], [], []
-    with served(material.folder, material.bundle(setting.bundle), "ray", replicas=os.cpu_count() or 1) as service:
-        url = service.url + ROUTE
-        for run in range(runs + 1):
-            count = setting.callers * rounds
-            asked = (
-                draw_from(parallel, tokenizer, count, seed=run)
-                if parallel
-                else draw(tokenizer, count, seed=run, beams=setting.beams)
-            )
-            tokens = sum(one.output_tokens for one in asked)
-            load = closed_loop(url, [post(url, one.body()) for one in asked], callers=setting.callers)
-            taken_s = rival(asked)
-            if run:
-                ours.append(tokens / load.wall_s)
-                theirs.append(tokens / taken_s)
-                client.append(load.client_cores)
-    return of_runs(f"translation {setting.name}", ours, theirs, "tokens/s", beside, bar=setting.bar, client=client)
+    for run in range(1, runs + 1):
+        asked = drawn(run)
+        tokens = sum(one.output_tokens for one in asked)
+        load = closed_loop_alone(
+            material.folder,
+            material.bundle(setting.bundle),
+            ROUTE,
+            [one.body() for one in asked],
+            callers=setting.callers,
+        )
+        rivals[best](asked[: count // 2])
+        ours.append(tokens / load.wall_s)
+        theirs.append(tokens / rivals[best](asked))
+        client.append(load.client_cores)
+    return of_runs(f"translation {setting.name}", ours, theirs, "tokens/s", best, bar=setting.bar, client=client)
 
 
 def main() -> None:
