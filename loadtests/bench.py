@@ -69,8 +69,10 @@ class Part:
 
 def _of_setting(setting: Setting, run_s: float, tries_s: float) -> Part:
     def measure(options: Options, _: Curves) -> Iterator[Measured]:
-        rounds = max(1, round(options.scaled(translation.ROUNDS)))
-        yield translation.compare(setting, prepare(options.folder, [setting.precision]), options.runs, rounds=rounds)
+        rounds = max(1, round(options.scaled(setting.rounds)))
+        yield from translation.compare(
+            setting, prepare(options.folder, [setting.precision]), options.runs, rounds=rounds
+        )
 
     return Part(f"{setting.name}, beside CTranslate2 in process", _in_turn(run_s, tries_s), measure)
 
@@ -81,8 +83,8 @@ def _shortlist(options: Options, _: Curves) -> Iterator[Measured]:
         return
     material = prepare(options.folder, ["int8"])
     with_shortlist(material, options.parallel)
-    rounds = max(1, round(options.scaled(translation.ROUNDS)))
-    yield translation.compare(SHORTLIST, material, options.runs, rounds=rounds, parallel=options.parallel)
+    rounds = max(1, round(options.scaled(SHORTLIST.rounds)))
+    yield from translation.compare(SHORTLIST, material, options.runs, rounds=rounds, parallel=options.parallel)
 
 
 def _steps(options: Options, _: Curves) -> Iterator[Measured]:
@@ -111,7 +113,7 @@ def _in_turn(run_s: float, tries_s: float, starts: int = 1) -> Callable[[Options
 
 
 def _generate(options: Options, _: Curves) -> Iterator[Measured]:
-    yield generate.compare(
+    yield from generate.compare(
         prepare(options.folder, ["fp32"]), options.runs, max(1, round(options.scaled(translation.ROUNDS / 2)))
     )
 
@@ -157,11 +159,12 @@ def _echo(
 
 
 PARTS: Mapping[str, Part] = {
-    "translation-int8": _of_setting(SETTINGS[0], 22, 40),
-    "translation-int8-8": _of_setting(SETTINGS[1], 12, 20),
-    "translation-fp32": _of_setting(SETTINGS[2], 60, 130),
-    "translation-beams": _of_setting(SETTINGS[3], 25, 30),
-    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _in_turn(20, 40), _shortlist),
+    "translation-int8": _of_setting(SETTINGS[0], 32, 40),
+    "translation-int8-128": _of_setting(SETTINGS[1], 35, 50),
+    "translation-int8-8": _of_setting(SETTINGS[2], 16, 20),
+    "translation-fp32": _of_setting(SETTINGS[3], 90, 130),
+    "translation-beams": _of_setting(SETTINGS[4], 35, 30),
+    "translation-shortlist": Part(f"{SHORTLIST.name}, beside CTranslate2 in process", _in_turn(30, 40), _shortlist),
     "question-answering": Part(
         "question answering beside ONNX Runtime in process", _in_turn(50, 17, starts=2), _question_answering
     ),

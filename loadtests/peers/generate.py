@@ -9,7 +9,7 @@ in batches of as many as there are callers, all cores.
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from transformers import MarianMTModel
 from loadtests.bars import COLUMNS, Measured, markdown
 from loadtests.peers.material import Material, prepare
 from loadtests.peers.traffic import Asked
-from loadtests.peers.translation import Seconds, Setting
+from loadtests.peers.translation import Rival, Seconds, Setting
 from loadtests.peers.translation import compare as compare_translation
 
-SETTING = Setting("fp32", 32, 1, None, batch_up_to=32)
+SETTING = Setting("fp32", 32, 1, None, batches=())
 
 
 def seconds(material: Material) -> Seconds:
@@ -55,9 +55,9 @@ def seconds(material: Material) -> Seconds:
     return taken
 
 
-def compare(material: Material, runs: int, rounds: int) -> Measured:
+def compare(material: Material, runs: int, rounds: int) -> Iterator[Measured]:
     """One line of the table."""
-    rivals = {"transformers generate() in process": seconds(material)}
+    rivals = [Rival("transformers generate() in process", SETTING.callers, seconds(material))]
     return compare_translation(SETTING, material, runs, rounds=rounds, rivals=rivals)
 
 
@@ -68,7 +68,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/peers"), help="for the model and the logs")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    print(markdown(COLUMNS, [compare(prepare(options.folder, ["fp32"]), options.runs, 2).cells()]))
+    lines = compare(prepare(options.folder, ["fp32"]), options.runs, 2)
+    print(markdown(COLUMNS, (line.cells() for line in lines)))
 
 
 if __name__ == "__main__":

@@ -118,13 +118,16 @@ def closed_loop_alone(
     callers: int,
     replicas: int | None = None,
     threads: int = 1,
+    slots: int | None = None,
 ) -> Load:
     """A closed loop on a service on Ray that is started for it and stopped after it; half of it before, to warm up.
 
     Args:
         replicas: one for each core unless given.
+        slots: the default unless given.
     """
-    with served(folder, bundle, "ray", replicas=replicas or os.cpu_count() or 1, threads=threads) as service:
+    more = {} if slots is None else {"slots": slots}
+    with served(folder, bundle, "ray", replicas=replicas or os.cpu_count() or 1, threads=threads, **more) as service:
         asked = [post(service.url + route, body) for body in bodies]
         closed_loop(service.url, asked[: len(asked) // 2], callers=callers)
         return closed_loop(service.url, asked, callers=callers)

@@ -8,12 +8,15 @@ callers come; each run starts it anew, so that nothing else runs in the peer's t
 output lengths in advance: it gets them longest first, in batches of similar length, without any server, and the best of
 several settings of workers, threads and batch size, which a first pass over other texts finds. A model of opus-mt's
 size with random weights; sources of 16 to 32 tokens, outputs of 5 to 60 tokens, all written to their length.
+
+A batch may have more rows than there are callers, which makes each row cheaper and which no server could do that has
+only these callers. So a second line puts Heedful beside CTranslate2 with no more rows at once than there are callers.
 """
 
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +31,24 @@ ROUNDS = 12
 """Texts for each caller in a run. At the end of a run fewer and fewer callers are left, and a short run would measure
 those.
 """
+SLOTS = 32
+"""Of a replica, as by default; more where it has more callers."""
 
 Seconds = Callable[[Sequence[Asked]], float]
 """How long something takes to write all that is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A setting of what is compared with.
+
+    Args:
+        rows: that it computes at once.
+    """
+
+    name: str
+    rows: int
+    seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +56,18 @@ class Setting:
     """A line of the table.
 
     Args:
-        bar: the ratio that the project asks of itself.
-        batch_up_to: rows of the largest batches that CTranslate2 is tried with.
+        bar: the ratio that the project asks of itself, beside the best that CTranslate2 reaches.
+        batches: rows of a batch that CTranslate2 is tried with.
+        rounds: texts for each caller in a run.
     """
 
     precision: str
     callers: int
     beams: int
     bar: float | None
-    batch_up_to: int
+    batches: tuple[int, ...]
     has_shortlist: bool = False
+    rounds: int = ROUNDS
 
     @property
     def bundle(self) -> str:
@@ -62,12 +82,13 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("int8", 32, 1, 1.1, batch_up_to=64),
-    Setting("int8", 8, 1, 1.2, batch_up_to=8),
-    Setting("fp32", 32, 1, 1.1, batch_up_to=64),
-    Setting("int8", 8, 4, 0.9, batch_up_to=8),
+    Setting("int8", 32, 1, 1.1, (16, 32, 64)),
+    Setting("int8", 128, 1, None, (32, 64), rounds=6),
+    Setting("int8", 8, 1, 1.2, (4, 8)),
+    Setting("fp32", 32, 1, 1.1, (16, 32, 64)),
+    Setting("int8", 8, 4, 0.9, (4, 8)),
 )
-SHORTLIST = Setting("int8", 32, 1, 1.6, batch_up_to=64, has_shortlist=True)
+SHORTLIST = Setting("int8", 32, 1, 1.6, (16, 32, 64), has_shortlist=True)
 
 
 def in_process(peer: ctranslate2.Translator, texts: Sequence[tuple[list[str], Asked]], *, batch: int) -> float:
@@ -101,20 +122,19 @@ def _at_its_length(lengths: Sequence[int]) -> Callable[[ctranslate2.GenerationSt
     return lambda step: bool(step.step + 1 >= lengths[step.batch_id])
 
 
-def in_settings(setting: Setting, material: Material) -> Mapping[str, Seconds]:
-    """CTranslate2 in every setting that may be its best, by name; with and without more rows than there are callers."""
+def ctranslate2_rivals(setting: Setting, material: Material) -> Sequence[Rival]:
+    """CTranslate2 in every setting that may be its best."""
     cores = os.cpu_count() or 1
 
     def seconds(peer: ctranslate2.Translator, batch: int) -> Seconds:
         return lambda asked: in_process(peer, [(material.pieces(one.text), one) for one in asked], batch=batch)
 
-    found = {}
+    found = []
     for workers, threads in sorted({(cores, 1), (1, cores)}):
         peer = translator(material, setting.precision, workers=workers, threads=threads)
-        for batch in sorted({max(1, setting.callers // cores), setting.callers, 2 * setting.callers}):
-            if batch <= setting.batch_up_to:
-                name = f"CTranslate2 in process, {workers} × {threads} threads, batches of {batch}"
-                found[name] = seconds(peer, batch)
+        for batch in setting.batches:
+            name = f"CTranslate2 in process, {workers} × {threads} threads, batches of {batch}"
+            found.append(Rival(name, workers * batch, seconds(peer, batch)))
     return found
 
 
@@ -123,29 +143,32 @@ def compare(
     material: Material,
     runs: int,
     *,
-    rounds: int = ROUNDS,
-    rivals: Mapping[str, Seconds] | None = None,
+    rounds: int | None = None,
+    rivals: Sequence[Rival] | None = None,
     parallel: Path | None = None,
-) -> Measured:
-    """One line of the table.
+) -> Iterator[Measured]:
+    """A line beside the best of the rivals, and one beside the best that computes no more rows at once than we may.
 
     Args:
-        runs: counted ones; another, before them, warms the peer and finds its best setting.
-        rounds: texts for each caller in a run.
-        rivals: settings of a peer, by name; CTranslate2's unless given.
+        runs: counted ones; another, before them, warms the rivals and finds the best.
+        rounds: texts for each caller in a run; the setting's unless given.
+        rivals: of one system; CTranslate2's unless given.
         parallel: a text to take sources from, and to learn the shortlist from where the setting has one.
     """
-    tokenizer, count = material.checkpoint / "tokenizer.json", setting.callers * rounds
+    tokenizer, count = material.checkpoint / "tokenizer.json", setting.callers * (rounds or setting.rounds)
 
     def drawn(run: int) -> Sequence[Asked]:
         if parallel:
             return draw_from(parallel, tokenizer, count, seed=run)
         return draw(tokenizer, count, seed=run, beams=setting.beams)
 
-    rivals = rivals or in_settings(setting, material)
-    seconds = {name: rival(drawn(0)) for name, rival in rivals.items()}
-    best = min(seconds, key=lambda name: seconds[name])
-    ours, theirs, client = [], [], []
+    first = drawn(0)
+    tried = sorted(rivals or ctranslate2_rivals(setting, material), key=lambda rival: rival.seconds(first))
+    best = tried[0]
+    alike = next((rival for rival in tried if rival.rows <= setting.callers), best)
+    chosen = [best] if alike is best else [best, alike]
+    ours, client = [], []
+    theirs: list[list[float]] = [[] for _ in chosen]
     for run in range(1, runs + 1):
         asked = drawn(run)
         tokens = sum(one.output_tokens for one in asked)
@@ -155,12 +178,17 @@ def compare(
             ROUTE,
             [one.body() for one in asked],
             callers=setting.callers,
+            slots=max(SLOTS, setting.callers // (os.cpu_count() or 1)),
         )
-        rivals[best](asked[: count // 2])
         ours.append(tokens / load.wall_s)
-        theirs.append(tokens / rivals[best](asked))
         client.append(load.client_cores)
-    return of_runs(f"translation {setting.name}", ours, theirs, "tokens/s", best, bar=setting.bar, client=client)
+        for rival, found in zip(chosen, theirs, strict=True):
+            rival.seconds(asked[: count // 2])
+            found.append(tokens / rival.seconds(asked))
+    for rival, found in zip(chosen, theirs, strict=True):
+        bar = setting.bar if rival is best else None
+        what = f"translation {setting.name}"
+        yield of_runs(what, ours, found, "tokens/s", rival.name, bar=bar, client=client)
 
 
 def main() -> None:
@@ -171,7 +199,7 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     material = prepare(options.folder, sorted({setting.precision for setting in SETTINGS}))
-    lines = (compare(setting, material, options.runs).cells() for setting in SETTINGS)
+    lines = (line.cells() for setting in SETTINGS for line in compare(setting, material, options.runs))
     print(markdown(COLUMNS, lines))
 
 
