@@ -141,7 +141,8 @@ class Admission:
                 raise Overloaded(detail, self.retry_after_s())
 
     def knock(self, unread: int) -> None:
-        """Check whether a request may be read, of which it is not known yet what it adds: a row and a token at least.
+        """Check whether more may wait, a row and a token at least: of a request of which it is not known yet what it
+        adds, or of an explanation, which is let in whole.
 
         Args:
             unread: requests before it of which that is not known either.

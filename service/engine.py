@@ -145,6 +145,7 @@ class Engine:
         deadline: float | None = None,
         follower: Follower | None = None,
         in_thread: bool = False,
+        explained: bool = False,
     ) -> tuple[R, Timing]:
         """Run a request to its end.
 
@@ -156,11 +157,13 @@ class Engine:
             follower: is told what rows bring as soon as they do; of all that the solution yields.
             in_thread: the solution has long texts to tokenize, which would hold up the caller's loop; a few texts may
                 make many rows, so from there on their tokens decide too.
+            explained: it yields rows that explain the answer once that is computed.
 
         Raises:
             InvalidInput: from the solution.
             TooLarge: from the solution, or because its first rows exceed the limits on what may wait.
-            Overloaded: the first rows do not fit the limits now, or with `in_thread` no row would; nothing was queued.
+            Overloaded: the first rows do not fit the limits now, or with `in_thread` no row would, or with `explained`
+                none that explains; nothing was queued. Or as many of these have come to wait since.
             Draining: after `drain` or `stop`.
             Broken: the device was lost, now or before.
             DeadlinePassed: and its rows are dropped.
@@ -168,7 +171,7 @@ class Engine:
         """
         try:
             async with within(deadline):
-                return await self._solve(solution, follower, in_thread=in_thread)
+                return await self._solve(solution, follower, in_thread=in_thread, explained=explained)
         finally:
             with suppress(ValueError):  # it runs, in a thread that nobody waits for any more
                 solution.close()
@@ -217,9 +220,14 @@ class Engine:
 
     # The caller's side, in the caller's event loop.
 
-    async def _solve(self, solution: Solution[R], follower: Follower | None, *, in_thread: bool) -> tuple[R, Timing]:
+    async def _solve(
+        self, solution: Solution[R], follower: Follower | None, *, in_thread: bool, explained: bool
+    ) -> tuple[R, Timing]:
         if self._draining:
             raise self._refusal()
+        if explained:
+            with self._lock:
+                self._explaining.lane.admission.knock(0)
         request = next(self._request_ids)
         timing = Timing()
         outputs: Sequence[Output] | None = None
@@ -267,7 +275,9 @@ class Engine:
             accepted = request in self._accepted
             if self._stopping or (self._draining and not accepted):
                 raise self._refusal()
-            if not accepted or explains(rows):
+            if explains(rows):
+                worker.lane.admission.knock(0)  # it cannot be sent in parts, and has bounds of its own
+            elif not accepted:
                 worker.lane.admission.offer(len(rows), tokens)
             ids = range(self._next_row, self._next_row + len(rows))
             self._next_row = ids.stop
