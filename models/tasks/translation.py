@@ -1,7 +1,8 @@
 """Translation: sentence by sentence, with the layout of the caller's text kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -10,7 +11,7 @@ from models.bundle import Bundle, TargetTokens
 from models.errors import BundleError, InvalidInput, TooLarge
 from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation, rows_of
-from models.task import Draft, Solution
+from models.task import Draft, Solution, Tokens
 from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
 from models.writing import check_texts, origins_of, write_texts
 
@@ -95,16 +96,15 @@ class Translation:
         tokenizer, into = self._between(source, target)
         settings = generation(parameters.generate_parameters, self._defaults, self._limits)
         settings = replace(settings, forced_bos_token_id=into.forced_bos_token_id)
-        texts = [
-            [fitted for piece in pieces(text, source) for fitted in self._fit(tokenizer, piece, parameters.truncation)]
-            for text in request.inputs
-        ]
+        encode = cache(tokenizer.encode)  # a sentence whose tokens were counted is about to be a row
+        fit = partial(self._fit, tokenizer, encode, truncation=parameters.truncation)
+        texts = [[fitted for piece in pieces(text, source) for fitted in fit(piece)] for text in request.inputs]
         origins = [
             origin
             for index, text in enumerate(texts)
             for origin in origins_of(index, request.inputs[index], [piece.text for piece in text if piece.is_sentence])
         ]
-        rows = rows_of((tokenizer.encode(origin.piece) for origin in origins), settings)
+        rows = rows_of((encode(origin.piece) for origin in origins), settings)
         clean_up = bool(parameters.clean_up_tokenization_spaces)
 
         def join(translated: Sequence[str], whole: bool) -> list[str]:
@@ -124,10 +124,12 @@ class Translation:
         into = self._tokens.target[target]
         return self._tokenizer.with_specials(into.before, self._tokens.source.get(source)), into
 
-    def _fit(self, tokenizer: Tokenizer, piece: Piece, truncation: Truncation | None) -> list[Piece]:
+    def _fit(
+        self, tokenizer: Tokenizer, encode: Callable[[str], Tokens], piece: Piece, *, truncation: Truncation | None
+    ) -> list[Piece]:
         """The piece, or parts of it that the model can read."""
         limit = self._limits.max_tokens
-        if not piece.is_sentence or (count := tokenizer.count(piece.text)) <= limit:
+        if not piece.is_sentence or (count := len(encode(piece.text))) <= limit:
             return [piece]
         if truncation == "do_not_truncate":
             raise TooLarge(
