@@ -187,6 +187,9 @@ class Draft:
         decode: the text of a row's tokens, also of the first ones alone.
         join: the answer's texts from those of the rows, and whether these are all; if not, the texts end with the
             last row that is given.
+        add: does the same for one text row by row, before it is tidied: gives the text so far, whose last word alone
+            matters, with what the next row, whose place among all is given, wrote.
+        tidy: what `join` does to a text at last, to each word with the blanks before it by itself.
         origins: of the rows.
         reader: made their tokens.
     """
@@ -194,6 +197,8 @@ class Draft:
     rows: Sequence[Row]
     decode: Callable[[Sequence[int]], str]
     join: Callable[[Sequence[str], bool], list[str]]
+    add: Callable[[str, int, str], str]
+    tidy: Callable[[str], str]
     origins: Sequence[Origin]
     reader: Reader
 

@@ -27,49 +27,64 @@ class Transcript:
     def __init__(self, draft: Draft) -> None:
         self._draft = draft
         self._progress = [Progress(row, (), None) for row in range(len(draft.rows))]
-        self._read: list[str] = []  # texts of the rows that were read to their end
-        self._told = 0  # tokens told of the row after them
-        self._sent = ""
+        self._row = 0  # being read; those before it were read to their end
+        self._told = 0  # tokens told of it
+        self._before = ""  # the end of what those before it wrote, from where on it may still change
+        self._sent: list[str] = []
+        self._sent_here = ""  # what was sent of `_before` and of what the row writes behind it
 
     def hear(self, progress: Progress) -> Iterator[StreamToken]:
         """The tokens that can be told now."""
         if len(progress.tokens) >= len(self._progress[progress.row].tokens):
             self._progress[progress.row] = progress
-        while len(self._read) < len(self._progress):
-            current = self._progress[len(self._read)]
+        while self._row < len(self._progress):
+            current = self._progress[self._row]
             for end in range(self._told + 1, len(current.tokens) + 1):
                 yield StreamToken(id=current.tokens[end - 1], text=self._certain(current.tokens[:end]))
             self._told = max(self._told, len(current.tokens))
             if current.finish is None:
                 return
-            self._read.append(self._draft.decode(current.tokens))
-            self._told = 0
+            self._before = self._with(current.tokens)
+            self._let_go()
+            self._row, self._told = self._row + 1, 0
 
     def rest(self, text: str) -> str:
         """What of the whole text has not been told."""
-        return text.removeprefix(self._sent)
+        return text.removeprefix("".join(self._sent))
 
     @property
     def was_cut(self) -> bool:
         """Whether a row reached its `max_new_tokens`."""
         return any(progress.finish == "length" for progress in self._progress)
 
+    def _with(self, tokens: tuple[int, ...]) -> str:
+        return self._draft.add(self._before, self._row, self._draft.decode(tokens))
+
     def _certain(self, tokens: tuple[int, ...]) -> str:
-        (text,) = self._draft.join([*self._read, self._draft.decode(tokens)], False)
+        text = self._draft.tidy(self._with(tokens))
         start = max(len(text) - HELD_CHARACTERS, 0)  # no more is looked at: this is done for every token of a long text
         tail = text[start:]
         end = start + len(tail[: _last_blank(tail)].rstrip())
-        if (incomplete := text.find(REPLACEMENT_CHARACTER, len(self._sent))) >= 0:
+        if (incomplete := text.find(REPLACEMENT_CHARACTER, len(self._sent_here))) >= 0:
             end = min(end, incomplete)
-        if end <= len(self._sent) or not text.startswith(self._sent):
+        if end <= len(self._sent_here) or not text.startswith(self._sent_here):
             return ""
-        certain = text[len(self._sent) : end]
-        self._sent = text[:end]
+        certain = text[len(self._sent_here) : end]
+        self._sent.append(certain)
+        self._sent_here = text[:end]
         return certain
+
+    def _let_go(self) -> None:
+        """Forget the words that were sent and that no row changes any more: each token would copy all of them."""
+        words = self._before[: _last_blank(self._before)].rstrip()
+        settled = self._draft.tidy(words)
+        if self._sent_here.startswith(settled):
+            self._before = self._before[len(words) :]
+            self._sent_here = self._sent_here[len(settled) :]
 
 
 def _last_blank(text: str) -> int:
-    return max((place for place, character in enumerate(text) if character.isspace()), default=0)
+    return next((place for place in reversed(range(len(text))) if text[place].isspace()), 0)
 
 
 async def stream(

@@ -1,7 +1,7 @@
 """Summarization: one summary for each window of a text, joined."""
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -84,17 +84,20 @@ class Summarization:
         ]
         rows = rows_of(map(self._tokenizer.encode, windows), settings)
         surfaces = [Surface(window) for window in windows] if self._tokenizer.lower_cases else []
-        clean_up = bool(parameters.clean_up_tokenization_spaces)
+        tidy = clean_up_spaces if parameters.clean_up_tokenization_spaces else str
+
+        def restored(row: int, summary: str) -> str:
+            return surfaces[row].restore(summary.strip()) if surfaces else summary.strip()
 
         def join(summaries: Sequence[str], _whole: bool) -> list[str]:
-            written = [summary.strip() for summary in summaries]
-            if surfaces:
-                written = [surface.restore(text) for surface, text in zip(surfaces, written, strict=False)]
-            left = iter(written)
-            joined = [_join(list(islice(left, len(text)))) for text in texts]
-            return [clean_up_spaces(text) for text in joined] if clean_up else joined
+            left = starmap(restored, enumerate(summaries))
+            return [tidy(_join(list(islice(left, len(text))))) for text in texts]
 
-        draft = Draft(rows, self._tokenizer.decode, join, origins, self._tokenizer)
+        def add(so_far: str, row: int, summary: str) -> str:
+            goes_on = row > 0 and origins[row].text == origins[row - 1].text
+            return _join([so_far, restored(row, summary)] if goes_on else [restored(row, summary)])
+
+        draft = Draft(rows, self._tokenizer.decode, join, add, tidy, origins, self._tokenizer)
         if request.explain is not None:
             check_texts(request.explain, draft, self._bundle, is_stream=request.stream)
         return draft

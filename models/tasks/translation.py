@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import repeat
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
@@ -105,14 +106,17 @@ class Translation:
             for origin in origins_of(index, request.inputs[index], [piece.text for piece in text if piece.is_sentence])
         ]
         rows = rows_of((encode(origin.piece) for origin in origins), settings)
-        clean_up = bool(parameters.clean_up_tokenization_spaces)
+        tidy = clean_up_spaces if parameters.clean_up_tokenization_spaces else str
+        layouts = [layout for text in texts for layout in _in_place(repeat(""), text, whole=False)]
 
         def join(translated: Sequence[str], whole: bool) -> list[str]:
             sentences = iter(translated)
-            joined = ["".join(_in_place(sentences, text, whole=whole)) for text in texts]
-            return [clean_up_spaces(text) for text in joined] if clean_up else joined
+            return [tidy("".join(_in_place(sentences, text, whole=whole))) for text in texts]
 
-        draft = Draft(rows, self._tokenizer.decode, join, origins, tokenizer)
+        def add(so_far: str, row: int, sentence: str) -> str:
+            return so_far + layouts[row] + sentence
+
+        draft = Draft(rows, self._tokenizer.decode, join, add, tidy, origins, tokenizer)
         if request.explain is not None:
             check_texts(request.explain, draft, self._bundle, is_stream=request.stream)
         return draft

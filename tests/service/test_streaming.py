@@ -2,10 +2,12 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from models.surface import Surface
 from models.task import Draft, FinishReason
 from models.tasks.summarization import Summarization, SummarizationRequest
 from models.tasks.translation import Translation, TranslationRequest
@@ -38,12 +40,12 @@ def tell(draft: Draft, written: Sequence[tuple[int, ...]], *, seed: int = 0) -> 
     """What a transcript tells when the rows bring a token at a time, in an order that the seed decides."""
     transcript = Transcript(draft)
     told: list[StreamToken] = []
-    turns = [row for row, tokens in enumerate(written) for _ in tokens]
+    turns = [row for row, tokens in enumerate(written) for _ in tokens or "-"]
     random.Random(seed).shuffle(turns)
     done = [0] * len(written)
     for row in turns:
         done[row] += 1
-        finish: FinishReason | None = "stop" if done[row] == len(written[row]) else None
+        finish: FinishReason | None = "stop" if done[row] >= len(written[row]) else None
         told += transcript.hear(Progress(row, written[row][: done[row]], finish))
     return [*told, StreamToken(id=None, text=transcript.rest(whole(draft, written)))]
 
@@ -57,6 +59,34 @@ def test_the_texts_of_all_tokens_are_the_whole_text(seed: int, clean_up: bool) -
     assert len(draft.rows) == len(written)
     assert "".join(token.text for token in told) == whole(draft, written)
     assert [token.id for token in told] == [*(token for tokens in written for token in tokens), None]
+
+
+@pytest.mark.parametrize("clean_up", [False, True])
+def test_rows_that_change_the_end_of_what_was_read_are_told_as_they_are_joined(clean_up: bool) -> None:
+    draft = translation("One. Two.\nThree.  Four. Five.\nSix.", clean_up_tokenization_spaces=clean_up)
+    written = [*tokens_of(["Un  !", ". Deux"]), (), *tokens_of(["'s", "� é 😀"]), ()]
+    told = tell(draft, written)
+    assert "".join(token.text for token in told) == whole(draft, written)
+    assert [token.id for token in told] == [*(token for tokens in written for token in tokens), None]
+
+
+@pytest.mark.parametrize("clean_up", [False, True])
+def test_what_was_told_is_not_read_again_for_each_token(clean_up: bool) -> None:
+    draft = translation("One here. " * 300, clean_up_tokenization_spaces=clean_up)
+    (tokens,) = tokens_of(["Il y en a un ici."])
+    read: list[int] = []
+
+    def add(so_far: str, row: int, text: str) -> str:
+        read.append(len(so_far))
+        return draft.add(so_far, row, text)
+
+    def join(_texts: Sequence[str], _whole: bool) -> list[str]:
+        raise AssertionError("all rows are joined anew")
+
+    transcript = Transcript(replace(draft, add=add, join=join))
+    told = [token for row in range(300) for token in transcript.hear(Progress(row, tokens, "stop"))]
+    assert len(told) == 300 * len(tokens)
+    assert max(read) < 20, "a word and the blank before it are enough"
 
 
 def test_a_character_of_several_tokens_is_told_whole() -> None:
@@ -89,14 +119,36 @@ def test_a_row_that_starts_again_is_not_told_twice() -> None:
     assert "".join(token.text for token in told) + transcript.rest(SENTENCES[0]) == whole(draft, [tokens])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_summaries_of_windows_are_told_as_they_are_joined(seed: int) -> None:
+def summaries(sentences: int) -> tuple[Draft, list[tuple[int, ...]]]:
+    """A draft of several windows, and what they bring; the third one brings nothing."""
     task = Summarization(opened(SUMMARIZATION))
-    text = "We study graphs with very few labels. " * 60
+    text = "We study graphs with very few labels. " * sentences
     draft = task.draft(SummarizationRequest.model_validate({"inputs": text, "stream": True}))
     tokenizer = Tokenizer(SUMMARIZATION / "tokenizer.json")
     written = [
-        tuple(tokenizer.encode(f"summary {row} of a long text").tolist()[1:-1]) for row, _ in enumerate(draft.rows)
+        tuple(tokenizer.encode(f"summary {row} of a long text").tolist()[1:-1]) if row != 2 else ()
+        for row, _ in enumerate(draft.rows)
     ]
-    assert len(written) > 1
+    return draft, written
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_summaries_of_windows_are_told_as_they_are_joined(seed: int) -> None:
+    draft, written = summaries(200)
+    assert len(written) > 3
     assert "".join(token.text for token in tell(draft, written, seed=seed)) == whole(draft, written)
+
+
+def test_each_summary_is_restored_for_its_own_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    draft, written = summaries(400)
+    restore, restored = Surface.restore, []
+
+    def counted(surface: Surface, text: str) -> str:
+        restored.append(text)
+        return restore(surface, text)
+
+    monkeypatch.setattr(Surface, "restore", counted)
+    transcript = Transcript(draft)
+    told = [token for row, tokens in enumerate(written) for token in transcript.hear(Progress(row, tokens, "stop"))]
+    assert len(told) == sum(map(len, written))
+    assert len(restored) == len(told) + len(written)
