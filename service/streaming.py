@@ -100,18 +100,28 @@ async def stream(
         drafts.append(drafted())
         return (yield from drafts[0].write())
 
-    heard: asyncio.Queue[Progress | None] = asyncio.Queue()
-    written = engine.answer(solve(), deadline=deadline, follower=heard.put_nowait, in_thread=in_thread)
+    heard: dict[int, Progress] = {}  # the latest of each row; all of them would pile up where the caller does not read
+    news = asyncio.Event()
+
+    def follow(progress: Progress) -> None:
+        heard[progress.row] = progress
+        news.set()
+
+    written = engine.answer(solve(), deadline=deadline, follower=follow, in_thread=in_thread)
     answer = asyncio.ensure_future(written)
-    answer.add_done_callback(lambda _: heard.put_nowait(None))
+    answer.add_done_callback(lambda _: news.set())
     transcript: Transcript | None = None
     index = 0
     try:
-        while (progress := await heard.get()) is not None:
-            transcript = transcript or Transcript(drafts[0])
-            for token in transcript.hear(progress):
-                yield StreamEvent(index=index, token=token)
-                index += 1
+        while heard or not answer.done():
+            await news.wait()
+            news.clear()
+            while heard:
+                _, progress = heard.popitem()
+                transcript = transcript or Transcript(drafts[0])
+                for token in transcript.hear(progress):
+                    yield StreamEvent(index=index, token=token)
+                    index += 1
         ((text,), _), timing = await answer
         transcript = transcript or Transcript(drafts[0])
         details = _details(timing, was_cut=transcript.was_cut)

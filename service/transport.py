@@ -22,6 +22,7 @@ logger = logging.getLogger("heedful.access")
 
 MAX_TIMEOUT_MS = 600_000
 HEARTBEAT_S = 10.0  # below the idle timeouts of common proxies, which start at 30 s
+LAST_WORD_S = 1.0  # for the event that tells a caller who reads that his deadline has passed
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for the log and the metrics; nobody reads the response
 _JSON = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")
 
@@ -29,7 +30,7 @@ R = TypeVar("R")
 
 
 class ClientGoneError(Exception):
-    """The caller hung up before the answer was there; nobody reads a response."""
+    """The caller hung up before the answer was there, or does not read it; nobody reads a response."""
 
 
 class RequestIds:
@@ -127,18 +128,19 @@ def parsed(body: bytes) -> Any:
 def deadline(request: Request, default_ms: int) -> float:
     """When the caller stops waiting, in seconds of `time.monotonic`, from `X-Request-Timeout-Ms` or the default.
 
+    It is kept in the request's state, for the stream that may answer.
+
     Raises:
         HTTPException: 422 when the header is not a whole number from 1 to `MAX_TIMEOUT_MS`.
     """
-    given = request.headers.get("x-request-timeout-ms")
-    if given is None:
-        return time.monotonic() + default_ms / 1e3
+    given = request.headers.get("x-request-timeout-ms", str(default_ms))
     if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_TIMEOUT_MS:
         raise HTTPException(
             422,
             f"the header X-Request-Timeout-Ms must be a whole number from 1 to {MAX_TIMEOUT_MS}, got {given[:40]!r}",
         )
-    return time.monotonic() + int(given) / 1e3
+    request.state.deadline = until = time.monotonic() + int(given) / 1e3
+    return until
 
 
 async def unless_gone(request: Request, work: Awaitable[R]) -> R:
@@ -176,11 +178,25 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+def _ending(scope: Scope, send: Send) -> Send:
+    """A `send` that raises ClientGoneError where it would wait for the caller long after his deadline."""
+    until: float = scope["state"]["deadline"] + LAST_WORD_S
+
+    async def ending(message: Message) -> None:
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await send(message)
+        except TimeoutError:
+            raise ClientGoneError from None
+
+    return ending
+
+
 class EventStream(Response):
     """Server-sent events, each sent at once; a comment where none comes for `HEARTBEAT_S`.
 
-    When the caller hangs up, `events` is closed. When it raises, the last event is named `error` and has what `failed`
-    makes of the exception.
+    When the caller hangs up, `events` is closed; so it is when his deadline has passed and he does not read, which ends
+    the connection. When it raises, the last event is named `error` and has what `failed` makes of the exception.
 
     Attributes:
         on_end: is called with the status that became of it.
@@ -194,14 +210,16 @@ class EventStream(Response):
         self._events, self._failed = events, failed
         self.on_end: Callable[[int], None] = lambda _status: None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = CLIENT_CLOSED_REQUEST
-        writing = asyncio.ensure_future(self._write(send))
+        writing = asyncio.ensure_future(self._write(_ending(scope, send)))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({writing, gone}, return_when=asyncio.FIRST_COMPLETED)
             if writing.done():
                 status = writing.result()
+        except ClientGoneError as error:
+            let_go(error)
         finally:
             gone.cancel()
             writing.cancel()
@@ -215,6 +233,8 @@ class EventStream(Response):
         try:
             while (event := await self._next(send)) is not None:
                 await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
+        except ClientGoneError:
+            raise
         except Exception as error:  # noqa: BLE001 - it is told to the caller, whatever it was
             response = await self._failed(error)
             let_go(error)

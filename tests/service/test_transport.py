@@ -1,6 +1,7 @@
 """A stream of events tells what happens on the way: silence, a failure, a reader that leaves."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -37,7 +38,8 @@ class Reader:
         stream = EventStream(events, failed)
         stream.on_end = lambda status: setattr(self, "status", status)
         async with asyncio.timeout(5):
-            await stream({"type": "http"}, self.receive, self.send)
+            scope = {"type": "http", "state": {"deadline": time.monotonic() + 60}}
+            await stream(scope, self.receive, self.send)
 
 
 async def test_comments_fill_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
