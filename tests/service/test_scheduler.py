@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.task import Cost
@@ -19,7 +19,6 @@ from service.scheduler import (
     plan,
 )
 
-untimed = settings(deadline=None)  # the machine may be busy
 SLOTS = 8
 costs = st.builds(Cost, slots=st.integers(1, SLOTS), tokens=st.integers(1, 120))
 rooms = st.builds(Cost, slots=st.integers(0, SLOTS), tokens=st.integers(0, 100))
@@ -36,7 +35,6 @@ def ids(rows: Plan) -> list[int]:
     return [row.id for row in rows.join]
 
 
-@untimed
 @given(queues, rooms)
 def test_a_plan_keeps_the_budget_and_a_longer_row_goes_alone(waiting: list[Waiting], room: Cost) -> None:
     join = plan(waiting, room).join
@@ -44,7 +42,6 @@ def test_a_plan_keeps_the_budget_and_a_longer_row_goes_alone(waiting: list[Waiti
     assert len(join) == 1 or sum(row.cost.tokens for row in join) <= room.tokens
 
 
-@untimed
 @given(queues, rooms)
 def test_a_plan_takes_each_row_once_in_the_order_of_turns(waiting: list[Waiting], room: Cost) -> None:
     chosen = ids(plan(waiting, room))
@@ -52,7 +49,6 @@ def test_a_plan_takes_each_row_once_in_the_order_of_turns(waiting: list[Waiting]
     assert set(chosen) <= {row.id for row in waiting}
 
 
-@untimed
 @given(queues, rooms)
 def test_the_first_row_joins_whenever_its_slots_are_free(waiting: list[Waiting], room: Cost) -> None:
     planned = plan(waiting, room)
@@ -60,7 +56,6 @@ def test_the_first_row_joins_whenever_its_slots_are_free(waiting: list[Waiting],
         assert planned.join[0] is waiting[0]
 
 
-@untimed
 @given(queues, rooms)
 def test_passed_over_are_exactly_the_rows_in_front_that_stay_and_none_of_them_was_overdue(
     waiting: list[Waiting], room: Cost
@@ -72,7 +67,6 @@ def test_passed_over_are_exactly_the_rows_in_front_that_stay_and_none_of_them_wa
     assert all(row.passed_over < MAX_PASSED_OVER for row in in_front)
 
 
-@untimed
 @given(queues, rooms)
 def test_rows_that_join_are_as_long_as_the_first_unless_they_are_overdue(waiting: list[Waiting], room: Cost) -> None:
     join = plan(waiting, room).join
@@ -129,7 +123,6 @@ arrivals = st.lists(
 )
 
 
-@untimed
 @given(arrivals, st.integers(1, 100))
 def test_every_row_runs_exactly_once_within_the_slots_whoever_comes_when(
     requests: list[tuple[int, list[tuple[Cost, int]]]], budget: int
@@ -194,7 +187,6 @@ def test_one_row_waits_for_one_row_of_a_caller_with_ten_thousand() -> None:
     assert ids(plan(islice(turns, LOOK_AHEAD), Cost(2, 100))) == [0, 10_000]
 
 
-@untimed
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.integers(1, 7))
 def test_requests_get_equal_shares_while_they_wait(sizes: list[int], slots: int) -> None:
     turns, first = Turns(), 0
