@@ -225,7 +225,9 @@ class LocalHost:
                 await asyncio.to_thread(running.loaded.explainer.load)
         solution = running.loaded.task.solve(call.request)
         in_thread = call.is_long or asked is not None  # an explanation multiplies matrices
-        return await running.engine.answer(solution, deadline=deadline, in_thread=in_thread)
+        return await running.engine.answer(
+            solution, deadline=deadline, in_thread=in_thread, explained=asked is not None
+        )
 
     async def _cached(self, running: _Running, cache: Cache[tuple[Any, Timing]], call: Call) -> tuple[Any, Timing]:
         """The deadline is the caller's own: others may wait longer for the same computation, which has none."""
