@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import TooLarge
-from service.admission import RATE_MEMORY_S, Admission, Change, Limits, Rate, time_left_s
+from service.admission import CAPACITY_MEMORY_S, RATE_MEMORY_S, Admission, Change, Limits, Load, Rate, time_left_s
 from service.errors import DeadlinePassed, Overloaded
 
 
@@ -98,6 +98,50 @@ def test_nothing_finished_is_no_rate() -> None:
     rate = Rate()
     rate.measure(0, busy_s=5.0)
     assert rate.tokens_per_s is None
+
+
+def worked(rate: Rate, load: Load, *, began: float, seconds: float, tokens_per_s: int) -> float:
+    """Steps of a tenth of a second, one after the other as in `Lane`; when the last one has ended."""
+    for step in range(round(seconds * 10)):
+        rate.measure(tokens_per_s // 10, busy_s=0.1)
+        load.measure(tokens_per_s // 10, 0.1, rate.capacity_tokens_per_s, began + (step + 1) / 10)
+    return began + seconds
+
+
+def test_full_steps_are_a_load_of_one_and_half_the_rate_is_half_of_it_however_busy_the_model_is() -> None:
+    rate, load = Rate(), Load(now=0.0)
+    now = worked(rate, load, began=0.0, seconds=60, tokens_per_s=1000)
+    assert load.share(now) == pytest.approx(1, abs=0.02)
+    now = worked(rate, load, began=now, seconds=60, tokens_per_s=500)
+    assert load.share(now) == pytest.approx(0.5, rel=0.15)  # of a capacity that has faded for a minute
+
+
+def test_busy_time_counts_whole_while_no_capacity_is_known() -> None:
+    load = Load(now=0.0)
+    load.measure(1, busy_s=1.0, capacity_tokens_per_s=None, now=1.0)
+    assert load.share(1.0) == pytest.approx(0.1)
+
+
+def test_idle_time_lowers_the_load_to_a_third_in_ten_seconds() -> None:
+    load = Load(now=0.0)
+    now = worked(Rate(), load, began=0.0, seconds=60, tokens_per_s=1000)
+    assert load.share(now + 10) / load.share(now) == pytest.approx(math.exp(-1))
+    assert load.share(now + 60) < 0.01
+
+
+def test_capacity_is_the_best_rate_of_late_after_a_second_of_work() -> None:
+    early, rate = Rate(), Rate()
+    early.measure(5000, busy_s=0.5)
+    assert early.capacity_tokens_per_s is None
+    for tokens in (1000, 500, 500, 500):
+        rate.measure(tokens, busy_s=0.5)
+    best = rate.capacity_tokens_per_s
+    assert best is not None
+    assert best > 1000
+    for _ in range(round(CAPACITY_MEMORY_S / 0.5)):
+        rate.measure(100, busy_s=0.5)
+    assert rate.tokens_per_s == pytest.approx(200)
+    assert rate.capacity_tokens_per_s == pytest.approx(best * math.exp(-1), rel=0.01)
 
 
 def test_a_deadline_leaves_its_difference_or_has_passed() -> None:
