@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from models.bundle import Calibration
 from models.errors import InvalidInput, TooLarge
 from models.evidence import span_logits
+from models.explain import Explain
 from models.task import Output, Row
 from models.tasks.question_answering import (
     DOC_STRIDE,
@@ -177,6 +178,54 @@ def test_an_answer_longer_than_any_window_is_explained_by_the_one_it_was_found_i
     assert len({len(held) for held in places}) == len(rows)
     assert len(part.output) == len(places[at])
     assert all(word[unit.start : unit.end] == unit.text for unit in part.output)
+
+
+@pytest.mark.parametrize("may_be_empty", [False, True])
+def test_an_explanation_counts_in_the_scores_of_the_answer_with_and_without_a_word(
+    task: QuestionAnswering, may_be_empty: bool
+) -> None:
+    """Without a word only the window with the answer is read again; the others weigh what they did."""
+    random, place = np.random.default_rng(0), 0 if may_be_empty else -2  # the last one is special too
+    asked = QuestionAnsweringRequest.model_validate(
+        {
+            "inputs": {"question": "who jumps", "context": f"{CONTEXT}, {CONTEXT}"},
+            "parameters": {
+                "doc_stride": 0,
+                "top_k": 100,
+                "align_to_words": False,
+                "handle_impossible_answer": may_be_empty,
+            },
+        }
+    )
+
+    def read(row: Row) -> Output:
+        logits = random.normal(size=(2, len(row.tokens))).astype(np.float32)
+        logits[:, place] += 3
+        return Output((), {"start_logits": logits[0], "end_logits": logits[1]}, "stop")
+
+    def scores(outputs: list[Output]) -> dict[tuple[int, int], float]:
+        solution = task.solve(asked)
+        next(solution)
+        with pytest.raises(StopIteration) as stop:
+            solution.send(outputs)
+        return {(found.start, found.end): found.score for found in stop.value.value}
+
+    solution = task.solve(asked.model_copy(update={"explain": Explain(method=("occlusion",))}))
+    outputs = [read(row) for row in next(solution)]
+    assert len(outputs) > 2
+    without = [read(row) for row in solution.send(outputs)]
+    with pytest.raises(StopIteration) as stop:
+        solution.send(without)
+    best = stop.value.value[0]
+    (part,) = best.explanation.parts
+    own, whole = (best.start, best.end), part.occlusion.log_probability
+    assert (own == (0, 0)) is may_be_empty
+    assert whole == pytest.approx(np.log(scores(outputs)[own]))
+    of_place = [sum(logits[place] for logits in output.arrays.values()) for output in outputs]
+    at = int(np.argmin(of_place) if may_be_empty else np.argmax(of_place))
+    for change, output in zip(part.occlusion.changes, without, strict=True):
+        changed = scores([*outputs[:at], output, *outputs[at + 1 :]])
+        assert change == pytest.approx(whole - np.log(changed[own]), abs=1e-5)
 
 
 def test_refusals_name_field_limit_and_value(task: QuestionAnswering) -> None:

@@ -73,6 +73,13 @@ def test_refusals_name_field_limit_and_value(task: Recommendation) -> None:
             next(task.solve(RecommendationRequest.model_validate(body)))
 
 
+def test_attention_is_refused_where_the_bundle_has_no_graph_that_shows_it(task: Recommendation) -> None:
+    body = {"inputs": {"history": ["a", "b"]}, "explain": {"method": ["attention", "occlusion"]}}
+    with pytest.raises(InvalidInput, match="explain/method attention needs a graph that this model's") as refused:
+        next(task.solve(RecommendationRequest.model_validate(body)))
+    assert refused.value.pointer == "/explain/method"
+
+
 def test_a_broken_catalogue_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(BundleError, match=r"catalogue\.json: not a catalogue"):
         Recommendation(
