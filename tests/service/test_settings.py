@@ -89,6 +89,11 @@ def test_models_are_read_from_the_file_with_relative_paths_from_the_working_dire
         ("port: 1\nmodels:\n\n- name: x", 4, ["setting models.0.bundle", "required"]),
         ("models:\n- bundle: B1\n- bundle: nowhere", 3, ["models.1.bundle", "nowhere", "bundle.json is missing"]),
         ("models:\n- bundle: B1\n- bundle: B1", 3, ["second recommendation model named 'one'", "in line 2"]),
+        (
+            "models:\n- bundle: B1\n  canary:\n    percent: 5\n    bundle: B2",
+            5,
+            ["the canary is a model for translation, the model one for recommendation"],
+        ),
         ("models:\n- bundle: B1\n  version: '7'", 3, ["models.0.version is '7'", "is version '1'"]),
         ("models:\n- bundle: B1\ngroups:\n  other: {replicas: 1}", 3, ["no model has the replica 'other'", "models"]),
         ("autoscaling:\n  max_replicas: 1\n  min_replicas: 2", 1, ["min_replicas 2 is more than max_replicas 1"]),
@@ -101,6 +106,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_line_and_key(
     tmp_path: Path, text: str, line: int, words: list[str]
 ) -> None:
     text = text.replace("B1", str(write_bundle(tmp_path / "one", "one")))
+    text = text.replace("B2", str(write_bundle(tmp_path / "two", "two", task="translation")))
     with pytest.raises(SettingsError) as caught:
         load_settings(config(tmp_path, text))
     message = str(caught.value)
