@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -44,8 +44,14 @@ def config(
     """Print the settings that are in force, or the Ray Serve config that they mean."""
     settings = load_settings(config)
     cards = model_cards(settings)
-    plain = serve_config(settings, cards) if serve else settings.model_dump(mode="json", exclude_none=True)
+    plain = serve_config(settings, cards) if serve else _as_given(settings)
     typer.echo(yaml.dump(plain, Dumper=_Plain, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _as_given(settings: Settings) -> dict[str, Any]:
+    """As a file with them would be, in which `autoscaling` stands in place of `replicas`."""
+    in_place_of = {"replicas"} if settings.autoscaling is not None else None
+    return settings.model_dump(mode="json", exclude_none=True, exclude=in_place_of)
 
 
 class _Plain(yaml.SafeDumper):
