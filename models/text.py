@@ -1,18 +1,17 @@
-"""Text to token ids and back: the tokenizer, sentences with their layout, windows over what is too long."""
+"""Text to token ids and back: the tokenizer, stretches and windows of what is too long."""
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby, pairwise
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from sentencex import segment
 from tokenizers import Encoding
 from tokenizers import Tokenizer as RustTokenizer
 
@@ -23,27 +22,7 @@ from models.task import Tokens
 Truncation: TypeAlias = Literal["do_not_truncate", "longest_first", "only_first"]
 """Of the strategies that Hugging Face names, those that make sense for a single text."""
 
-# fmt: off
-_TWO_LETTERS: Mapping[str, str] = {
-    "amh": "am", "bul": "bg", "cat": "ca", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "eng": "en", "fin": "fi",
-    "fra": "fr", "glg": "gl", "hye": "hy", "ita": "it", "kaz": "kk", "ltz": "lb", "nld": "nl", "oci": "oc", "pol": "pl",
-    "por": "pt", "rus": "ru", "slk": "sk", "spa": "es", "tam": "ta", "ukr": "uk",
-}
-# fmt: on
-"""ISO 639-1 by ISO 639-3, for the languages that `sentencex` has rules of."""
-
-_BULLET = re.compile(r"(?:[-*•–—>#]+|\d{1,3}[.)])\s+")
-_WIDE_BLANK = re.compile(r"[^\S\x00-\x7f]")
-"""Blanks of several bytes, in the middle of which `sentencex` cuts behind a single capital, and then panics."""
 _BEFORE_PUNCTUATION = re.compile(r" +(?=[.,!?])| (?=(?:n't|'m|'s|'ve|'re)\b)")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of text: a sentence for the model, or layout that is passed through as it stands."""
-
-    text: str
-    is_sentence: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +232,9 @@ class Tokenizer:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _of_segment(ids: Tokens, segment_: int) -> Tokens:
+def _of_segment(ids: Tokens, segment: int) -> Tokens:
     """[2, length]: ids over their segment."""
-    return np.stack([ids, np.full_like(ids, segment_)])
+    return np.stack([ids, np.full_like(ids, segment)])
 
 
 def _words(found: Encoding) -> Iterator[tuple[int, int]]:
@@ -263,49 +242,6 @@ def _words(found: Encoding) -> Iterator[tuple[int, int]]:
     for word, tokens in groupby(zip(found.word_ids, found.offsets, strict=True), itemgetter(0)):
         spans = [span for _, span in tokens]
         yield from spans if word is None else [(spans[0][0], spans[-1][1])] * len(spans)
-
-
-def pieces(text: str, language: str) -> Iterator[Piece]:
-    """Split a text into sentences and the layout between them; joined they give the text again.
-
-    Line breaks, indentation, bullets, blanks between sentences and stretches without a letter are layout.
-
-    Args:
-        language: ISO 639 code, with or without script or country behind it, for the abbreviations and quotation marks
-            that sentence splitting needs to know.
-    """
-    code = language.partition("_")[0]
-    language = _TWO_LETTERS.get(code, code)
-    for line in text.splitlines(keepends=True):
-        for sentence in _sentences(language, line):
-            yield from _trim(sentence)
-
-
-def _sentences(language: str, line: str) -> list[str]:
-    """Stretches of a line, each with one sentence; the whole line where `sentencex` fails."""
-    try:
-        parts = segment(language, _WIDE_BLANK.sub(" ", line))
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # which no module has, and which is no `Exception`
-            raise
-        return [line]
-    return [line[start:end] for start, end in pairwise(accumulate(map(len, parts), initial=0))]
-
-
-def _trim(sentence: str) -> Iterator[Piece]:
-    body = sentence.strip()
-    start = sentence.index(body) if body else len(sentence)
-    if bullet := _BULLET.match(sentence, start):
-        start = bullet.end()
-    end = len(sentence.rstrip())
-    if not any(letter.isalpha() for letter in sentence[start:end]):
-        yield Piece(sentence, is_sentence=False)
-        return
-    if start:
-        yield Piece(sentence[:start], is_sentence=False)
-    yield Piece(sentence[start:end], is_sentence=True)
-    if end < len(sentence):
-        yield Piece(sentence[end:], is_sentence=False)
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -10,9 +10,10 @@ from models.bundle import Bundle
 from models.errors import BundleError, TooLarge
 from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation, rows_of
+from models.sentences import pieces
 from models.surface import Surface
 from models.task import Draft, Solution
-from models.text import Tokenizer, Truncation, clean_up_spaces, pieces
+from models.text import Tokenizer, Truncation, clean_up_spaces
 from models.writing import check_texts, origins_of, write_texts
 
 

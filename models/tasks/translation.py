@@ -12,8 +12,9 @@ from models.bundle import Bundle, TargetTokens
 from models.errors import BundleError, InvalidInput, TooLarge
 from models.explain import Explain, Explanation
 from models.generation import Closed, GenerateParameters, WritingRequest, check_writing, generation, rows_of
+from models.sentences import Piece, pieces
 from models.task import Draft, Solution, Tokens
-from models.text import Piece, Tokenizer, Truncation, clean_up_spaces, pieces
+from models.text import Tokenizer, Truncation, clean_up_spaces
 from models.writing import check_texts, origins_of, write_texts
 
 _LISTED = 12

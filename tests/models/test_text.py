@@ -1,6 +1,5 @@
-"""Sentences with their layout, stretches and windows that fit the model: nothing of the caller's text is lost."""
+"""Stretches and windows fit the model, and nothing of the caller's text is lost."""
 
-import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,7 +12,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from models.errors import BundleError
-from models.text import Tokenizer, clean_up_spaces, pieces
+from models.text import Tokenizer, clean_up_spaces
 
 WORDS = "the quick brown fox jumps over a lazy dog and nobody knows why it would do such things in winter"
 
@@ -55,35 +54,6 @@ def test_a_prefix_is_encoded_before_a_text_and_counts_where_texts_are_cut(tmp_pa
     parts = prefixed.split(WORDS, 12)
     assert "".join(parts) == WORDS
     assert 9 < max(prefixed.count(part) for part in parts) <= 12
-
-
-@given(st.text())
-def test_pieces_joined_give_the_text_again(text: str) -> None:
-    assert "".join(piece.text for piece in pieces(text, "en")) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Dr. Smith is here. He waits.", ["Dr. Smith is here.", "He waits."]),
-        ("  - One item\n  - Another one\n", ["One item", "Another one"]),
-        ("1. First.\n2) Second!", ["First.", "Second!"]),
-        ("# Title\n\nSome text", ["Title", "Some text"]),
-        ("3.5 %\n---\n😀", []),
-        ("你好。再见。", ["你好。", "再见。"]),
-        ("Plan A\u00a0. It works", ["Plan A\u00a0.", "It works"]),
-        ("C\u3000.", ["C\u3000."]),
-    ],
-)
-def test_sentences_without_their_layout(text: str, sentences: list[str]) -> None:
-    assert [piece.text for piece in pieces(text, "en") if piece.is_sentence] == sentences
-
-
-def test_a_line_at_which_the_splitting_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.text._WIDE_BLANK", re.compile("(?!)"))
-    found = [piece.text for piece in pieces("It fails. Plan A\u00a0. It works\nIt does. So be it.", "en")]
-    assert found[0] == "It fails. Plan A\u00a0. It works"
-    assert found[-1] == "So be it."
 
 
 @given(st.text(alphabet=f"{WORDS}\n.,é你😀 ", max_size=400), st.integers(5, 40))

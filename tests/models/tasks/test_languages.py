@@ -15,9 +15,9 @@ from models.bundle import (
     TargetTokens,
 )
 from models.errors import BundleError, InvalidInput
+from models.sentences import pieces
 from models.task import Row
 from models.tasks.translation import Translation, TranslationRequest
-from models.text import pieces
 from tests.models.tasks.bundles import bundle_of
 
 CLS, SEP, ENGLISH, FRENCH = 2, 3, 101, 102
