@@ -60,6 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--start-from", type=Path, help="begin the last stage with the weights and the vocabulary of this bundle"
     )
     options = parser.parse_args(arguments)
+    for name in ("minutes", "steps"):
+        given = getattr(options, name)
+        if given is not None and not given > 0:
+            parser.error(f"--{name} must be greater than 0, got {given}")
 
     on_terminal = sys.stderr.isatty()
     handler = RichHandler(console=Console(stderr=True)) if on_terminal else logging.StreamHandler()
@@ -86,7 +90,8 @@ def _train(module: ModuleType, options: argparse.Namespace) -> None:
     for name, digest in hashes.items():
         log.info("data %s sha256 %s", name, digest)
     bundle = _bundle(options.start_from, options.task.removesuffix("-scitldr")) if options.start_from else None
-    minutes = options.minutes or (None if options.steps else DEFAULT_MINUTES[options.task])
+    is_budgeted = options.minutes is not None or options.steps is not None
+    minutes = options.minutes if is_budgeted else DEFAULT_MINUTES[options.task]
     stages: Sequence[Any] = getattr(module, "STAGES", ())
     for part in remaining_parts(options.task, stages, options.out, last_only=bundle is not None):
         seed_everything(options.seed)

@@ -30,11 +30,11 @@ class Part:
 
     def budget(self, *, minutes: float | None, steps: int | None, spent_s: float) -> Budget:
         """Its share of a budget for all stages, less `spent_s` seconds; its own number of updates if there is none."""
-        if not minutes and not steps:
+        if minutes is None and steps is None:
             return Budget(steps=self.constants.steps)
         return Budget(
-            seconds=max(0.0, minutes * 60 * self.share - spent_s) if minutes else None,
-            steps=max(1, round(steps * self.share)) if steps else None,
+            seconds=None if minutes is None else max(0.0, minutes * 60 * self.share - spent_s),
+            steps=None if steps is None else max(1, round(steps * self.share)),
         )
 
 

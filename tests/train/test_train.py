@@ -240,6 +240,18 @@ def test_batches_hold_every_example_once_within_the_budget() -> None:
     assert all(len(batch) * lengths[batch].max() <= 120 for batch in batches)
 
 
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [("--minutes", "0"), ("--minutes", "-2.5"), ("--minutes", "nan"), ("--steps", "0"), ("--steps", "-3")],
+)
+def test_no_budget_at_all_is_refused(
+    option: str, given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["recommendation", "--data", str(tmp_path), "--out", str(tmp_path / "out"), option, given])
+    assert f"{option} must be greater than 0, got {given}" in capsys.readouterr().err
+
+
 def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["recommendation", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
