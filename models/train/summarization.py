@@ -13,9 +13,10 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import BertModel, GenerationConfig
 
+from models.errors import BundleError
 from models.nets.pointer import MASKED, SMALLEST, PointerBart, PointerBartConfig
 from models.train import data
-from models.train.loop import Batch, Optimization
+from models.train.loop import TOKENIZER_FILE, Batch, Optimization
 from models.train.question_answering import encoder_directory, encoder_tokenizer, save_encoder_tokenizer
 
 FILES = (data.arxiv_file("train"),)
@@ -60,6 +61,21 @@ def smaller_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[Token
     for token in content["post_processor"]["special_tokens"].values():
         token["ids"] = [new_ids[index] for index in token["ids"]]
     return Tokenizer.from_str(json.dumps(content)), np.array(kept, dtype=np.int64)
+
+
+def known_tokenizer(path: Path) -> tuple[Tokenizer, NDArray[np.int64]]:
+    """A tokenizer that `smaller_tokenizer` made, and for each of its ids MiniLM's.
+
+    Raises:
+        BundleError: it has a piece that MiniLM has not.
+    """
+    tokenizer, encoder = Tokenizer.from_file(str(path)), encoder_tokenizer()
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    kept = [encoder.token_to_id(piece) for piece in pieces]
+    if None in kept:
+        raise BundleError(f"{path}: MiniLM has no piece {pieces[kept.index(None)]!r}, a summarizer is built around it")
+    return tokenizer, np.array(kept, dtype=np.int64)
 
 
 def pointer_around(bert: BertModel, kept: NDArray[np.int64]) -> PointerBart:
@@ -223,9 +239,17 @@ class Summarization:
         save_encoder_tokenizer(self.tokenizer, directory, MAX_SOURCE, ["input_ids", "attention_mask"])
 
 
-def prepare(directory: Path, _out: Path) -> Summarization:
-    """The recipe for the data in `directory`."""
+def prepare(directory: Path, out: Path) -> Summarization:
+    """The recipe for the data in `directory`; the vocabulary in `out` is used again where there is one.
+
+    Raises:
+        BundleError: see `known_tokenizer`.
+    """
     pairs = data.read_arxiv(directory / data.arxiv_file("train"), newest=NEWEST)
-    sample = pairs[:: max(1, len(pairs) // VOCABULARY_SAMPLE)]
-    tokenizer, kept = smaller_tokenizer(encoder_tokenizer(), (t for p in sample for t in (p.source, p.target)))
+    vocabulary = out / TOKENIZER_FILE
+    if vocabulary.exists():
+        tokenizer, kept = known_tokenizer(vocabulary)
+    else:
+        sample = pairs[:: max(1, len(pairs) // VOCABULARY_SAMPLE)]
+        tokenizer, kept = smaller_tokenizer(encoder_tokenizer(), (t for p in sample for t in (p.source, p.target)))
     return Summarization(pairs, tokenizer, kept)

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-from tokenizers import Tokenizer
-
 from models.errors import BundleError
 from models.train import data
 from models.train.loop import TOKENIZER_FILE, Optimization
-from models.train.question_answering import encoder_tokenizer
-from models.train.summarization import Summarization
+from models.train.summarization import Summarization, known_tokenizer
 
 FILES = (data.SCITLDR_TRAIN,)
 
@@ -25,14 +21,12 @@ def prepare(directory: Path, out: Path) -> Tldr:
     """The recipe for the data in `directory`; the vocabulary is that of the bundle that the training starts from.
 
     Raises:
-        BundleError: no bundle to start from was given.
+        BundleError: no bundle to start from was given, or see `known_tokenizer`.
     """
     vocabulary = out / TOKENIZER_FILE
     if not vocabulary.exists():
         raise BundleError("a training on SciTLDR starts from a summarization bundle, none was given")
-    tokenizer, encoder = Tokenizer.from_file(str(vocabulary)), encoder_tokenizer()
-    pieces = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    kept = [encoder.token_to_id(piece) for piece, _ in pieces]
+    tokenizer, kept = known_tokenizer(vocabulary)
     entries = data.read_scitldr(directory / data.SCITLDR_TRAIN)
     pairs = [data.Pair(entry.source, target) for entry in entries for target in entry.targets]
-    return Tldr(pairs, tokenizer, np.array(kept, dtype=np.int64))
+    return Tldr(pairs, tokenizer, kept)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 import models  # noqa: E402
 from models.bundle import read_manifest  # noqa: E402
+from models.errors import BundleError  # noqa: E402
 from models.nets.pointer import PointerBart  # noqa: E402
 from models.nets.sasrec import SasRec  # noqa: E402
 from models.train import data, recommendation, summarization  # noqa: E402
@@ -216,6 +217,39 @@ def test_a_training_starts_from_the_weights_and_the_vocabulary_of_a_bundle(
         with pytest.raises(SystemExit):
             main([task, "--data", str(directory), "--out", str(tmp_path / "no"), "--steps", "1", *start])
         assert f"a {bundle} bundle, from which no {task} training can start" in capsys.readouterr().err
+
+
+def test_a_summarizer_goes_on_with_the_vocabulary_that_its_weights_belong_to(directory: Path, tmp_path: Path) -> None:
+    bundle = BUNDLES / "summarization"
+    own = Tokenizer.from_file(str(bundle / "tokenizer.json")).get_vocab()
+    new, _ = summarization.smaller_tokenizer(encoder_tokenizer(), [ABSTRACT])
+    assert new.get_vocab() != own
+    main([
+        "summarization", "--data", str(directory), "--steps", "1",
+        "--start-from", str(bundle), "--out", str(tmp_path / "out"),
+    ])  # fmt: skip
+    assert Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json")).get_vocab() == own
+
+
+def test_a_resumed_summarizer_is_built_as_before(directory: Path, tmp_path: Path) -> None:
+    def built() -> summarization.Summarization:
+        seed_everything(3)
+        return summarization.prepare(directory, tmp_path)
+
+    before = built()
+    before.save(tmp_path)
+    after = built()
+    for rows in before.plan(np.random.default_rng(0)):
+        after.longest_source[rows] = before.longest_source[rows]
+        given, again = before.collate(rows), after.collate(rows)
+        assert all(torch.equal(tensor, again[name]) for name, tensor in given.items())
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], tensor), name
+
+
+def test_a_vocabulary_that_is_not_minilms_is_refused() -> None:
+    with pytest.raises(BundleError, match="MiniLM has no piece '<pad>', a summarizer is built around it"):
+        summarization.known_tokenizer(BUNDLES / "translation" / "tokenizer.json")
 
 
 def test_learning_curves_are_drawn_the_same_each_time(tmp_path: Path) -> None:
