@@ -12,7 +12,7 @@ from rich.console import Console
 
 from models.bundle import Calibration
 from models.errors import BundleError
-from models.evaluate.question_answering import MAX_ANSWER_TOKENS, best, calibration, exact_match
+from models.evaluate.question_answering import MAX_ANSWER_TOKENS, best, calibration, exact_match, is_fitted_on
 from models.evaluate.result import answers
 from models.load import Loaded, load
 from models.tasks.question_answering import QuestionAnswering, calibrated
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BundleError as problem:
         Console(stderr=True).print(str(problem))
         return 2
-    even, odd = ([one for one in questions if one.article % 2 == half][: options.limit] for half in (0, 1))
+    even, odd = ([one for one in questions if is_fitted_on(one) == fits][: options.limit] for fits in (True, False))
     found = fit(*probabilities(loaded, even))
     sys.stdout.write(f"slope {found.slope}, intercept {found.intercept}, fitted on {len(even):,} questions\n")
     given, right = probabilities(loaded, odd)
