@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -10,13 +11,14 @@ from rich.table import Column, Table
 
 import models
 from models.bundle import MANIFEST, Precision, read_manifest
-from models.errors import BundleError
+from models.errors import BundleError, InvalidInput, ModelError
 from models.evaluate.question_answering import question_answering
 from models.evaluate.recommendation import recommendation
 from models.evaluate.result import Result
 from models.evaluate.summarization import summarization
 from models.evaluate.translation import translation
 from models.load import Loaded, load
+from models.train import data
 
 COLUMNS = ("system", "metric", "value", "dataset", "signature")
 BUNDLES = Path(models.__file__).parent / "bundles"
@@ -26,25 +28,52 @@ MEASURES: dict[str, Callable[[Loaded, Path, int | None], list[Result]]] = {
     "question-answering": question_answering,
     "recommendation": recommendation,
 }
+FILES: Mapping[str, Sequence[str]] = {
+    "translation": (data.TRANSLATION_TESTS,),
+    "summarization": (data.arxiv_file("test"), data.SCITLDR_DEV),
+    "question-answering": (data.SQUAD_DEV,),
+    "recommendation": (),  # the bundle's catalogue says which of two
+}
+LANGUAGES = {"/parameters/src_lang": "--source-language", "/parameters/tgt_lang": "--target-language"}
+"""The options that fill fields of a request."""
 
 
-def main() -> int:
-    """Measure one bundle and print a table; exit status 2 when the bundle cannot be used."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measure one bundle and print a table; exit status 2 when bundle or data cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m models.evaluate")
     parser.add_argument("task", choices=sorted(MEASURES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the test sets, see models/train/data.py")
     parser.add_argument("--bundle", type=Path, help="default: the task's embedded bundle")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], help="default: int8 where it is carried")
     parser.add_argument("--limit", type=int, help="only the first so many examples")
-    options = parser.parse_args()
+    parser.add_argument("--source-language", help="for translation: English, by the model's code for it")
+    parser.add_argument("--target-language", help="for translation: French, by the model's code for it")
+    options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit must be at least 1, got {options.limit}")
+    asked = {"src_lang": options.source_language, "tgt_lang": options.target_language}
+    languages = {name: code for name, code in asked.items() if code is not None}
+    if languages and options.task != "translation":
+        parser.error(f"languages can be given for translation only, the task is {options.task}: leave them out")
+    missing = [options.data / name for name in FILES[options.task] if not (options.data / name).is_file()]
+    if missing:
+        parser.error(f"--data: there is no file {missing[0]}")
+    measure = partial(translation, languages=languages) if languages else MEASURES[options.task]
     try:
         loaded = _load(options.task, options.bundle, options.precision)
-        results = MEASURES[options.task](loaded, options.data, options.limit)
-    except BundleError as error:
-        Console(stderr=True).print(str(error))
+        results = measure(loaded, options.data, options.limit)
+    except ModelError as error:
+        sys.stderr.write(f"{_said(error)}\n")
         return 2
     _print(results, f"{loaded.bundle.manifest.name} {loaded.bundle.manifest.version}, {loaded.precision}")
     return 0
+
+
+def _said(error: ModelError) -> str:
+    """What is wrong, with the option in place of the field that it fills."""
+    if isinstance(error, InvalidInput) and error.pointer in LANGUAGES:
+        return error.detail.replace(error.pointer.removeprefix("/"), LANGUAGES[error.pointer], 1)
+    return str(error)
 
 
 def _load(task: str, folder: Path | None, precision: Precision | None) -> Loaded:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from models.bundle import Calibration
-from models.errors import BundleError
+from models.errors import ModelError
 from models.evaluate.question_answering import MAX_ANSWER_TOKENS, best, calibration, exact_match, is_fitted_on
 from models.evaluate.result import answers
 from models.load import Loaded, load
@@ -64,23 +63,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bundle", type=Path, required=True, help="a question answering bundle")
     parser.add_argument("--limit", type=int, help="only the first so many questions of either half")
     options = parser.parse_args(arguments)
-    questions = data.read_squad(options.data / data.SQUAD_DEV)
+    if options.limit is not None and options.limit < 1:
+        parser.error(f"--limit must be at least 1, got {options.limit}")
+    if not (options.data / data.SQUAD_DEV).is_file():
+        parser.error(f"--data: there is no file {options.data / data.SQUAD_DEV}")
     try:
-        loaded = load(options.bundle)
-    except BundleError as problem:
-        Console(stderr=True).print(str(problem))
+        _fit_and_measure(load(options.bundle), data.read_squad(options.data / data.SQUAD_DEV), options.limit)
+    except ModelError as error:
+        sys.stderr.write(f"{error}\n")
         return 2
-    even, odd = ([one for one in questions if is_fitted_on(one) == fits][: options.limit] for fits in (True, False))
-    found = fit(*probabilities(loaded, even))
-    sys.stdout.write(f"slope {found.slope}, intercept {found.intercept}, fitted on {len(even):,} questions\n")
-    given, right = probabilities(loaded, odd)
+    return 0
+
+
+def _fit_and_measure(loaded: Loaded, questions: Sequence[data.Question], limit: int | None) -> None:
+    fitted, between = ([one for one in questions if is_fitted_on(one) == fits][:limit] for fits in (True, False))
+    found = fit(*probabilities(loaded, fitted))
+    sys.stdout.write(f"slope {found.slope}, intercept {found.intercept}, fitted on {len(fitted):,} questions\n")
+    given, right = probabilities(loaded, between)
     for name, line in (("without calibration", None), ("with it", found)):
         scores = np.array([calibrated(float(one), line) for one in given])
-        error, *bins = calibration(scores, right, f"{len(odd):,} questions of other articles")
+        error, *bins = calibration(scores, right, f"{len(between):,} questions of other articles")
         sys.stdout.write(f"{name}: expected calibration error {error.value:.4f} on {error.dataset}\n")
         for row in bins:
             sys.stdout.write(f"  {row.metric}: {row.value:.1f} % ({row.signature})\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """HR@10 and NDCG@10 of a recommender: the last item of each history, and the last invoice, among all items."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from models.errors import BundleError
 from models.evaluate import baselines
 from models.evaluate.result import BUNDLE, Result, answers
 from models.load import Loaded
+from models.tasks.recommendation import Recommendation
 from models.train import data
 
 HIT_AT = 10
@@ -26,7 +27,7 @@ PUBLISHED = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Split:
     """What is known and what is wanted.
 
@@ -48,20 +49,23 @@ def recommendation(loaded: Loaded, directory: Path, limit: int | None) -> list[R
     Every item is ranked, those of the history are removed.
 
     Raises:
-        BundleError: the catalogue is of neither Online Retail nor Amazon Beauty.
+        BundleError: the catalogue is of neither Online Retail nor Amazon Beauty, or of one whose file is not there.
     """
     if loaded.bundle.manifest.catalogue is None:
         raise BundleError(f"{loaded.bundle.folder}: no catalogue")
     catalogue = json.loads(loaded.bundle.path(loaded.bundle.manifest.catalogue).read_bytes())
     items = tuple(entry["item"] for entry in catalogue)
-    retail = data.read_online_retail(directory / data.ONLINE_RETAIL)
-    if items == retail.items:
-        splits = [leave_one_out(retail, "Online Retail"), leave_last_invoice(retail, "Online Retail")]
+    beauty, retail = directory / data.BEAUTY, directory / data.ONLINE_RETAIL
+    if beauty.is_file() and items == (purchases := data.read_beauty(beauty)).items:
+        return [*_measure(loaded, leave_one_out(purchases, "Amazon Beauty"), items, limit), *PUBLISHED]
+    if retail.is_file() and items == (purchases := data.read_online_retail(retail)).items:
+        splits = [leave_one_out(purchases, "Online Retail"), leave_last_invoice(purchases, "Online Retail")]
         return [result for split in splits for result in _measure(loaded, split, items, limit)]
-    beauty = data.read_beauty(directory / data.BEAUTY)
-    if items == beauty.items:
-        return [*_measure(loaded, leave_one_out(beauty, "Amazon Beauty"), items, limit), *PUBLISHED]
-    raise BundleError(f"{loaded.bundle.folder}: its catalogue is of neither {data.ONLINE_RETAIL} nor {data.BEAUTY}")
+    absent = "".join(f"; there is no file {path}" for path in (retail, beauty) if not path.is_file())
+    raise BundleError(
+        f"{loaded.bundle.folder}: its catalogue must be of {data.ONLINE_RETAIL} or {data.BEAUTY} as they are in"
+        f" {directory}{absent}"
+    )
 
 
 def leave_one_out(purchases: data.Purchases, name: str) -> Split:
@@ -83,6 +87,7 @@ def leave_last_invoice(purchases: data.Purchases, name: str) -> Split:
 
 def _measure(loaded: Loaded, split: Split, items: Sequence[str], limit: int | None) -> list[Result]:
     asked, wanted = split.asked[:limit], split.wanted[:limit]
+    loaded = _with_room_for(max(map(len, asked)), loaded)
     followed = baselines.markov(split.counted, len(items))
     similar = baselines.item_similarity(split.counted, len(items))
     popular = baselines.popularity(split.counted, len(items))
@@ -110,6 +115,15 @@ def _measure(loaded: Loaded, split: Split, items: Sequence[str], limit: int | No
             (f"NDCG@{HIT_AT}", [gain(found, right) for found, right in zip(lists, wanted, strict=True)]),
         )
     ]
+
+
+def _with_room_for(history: int, loaded: Loaded) -> Loaded:
+    """The same for histories of so many items, of which the model reads the newest, and none is recommended."""
+    bundle = loaded.bundle
+    limits = bundle.manifest.limits
+    limits = limits.model_copy(update={"max_items": max(limits.max_items, history)})
+    manifest = bundle.manifest.model_copy(update={"limits": limits})
+    return dataclasses.replace(loaded, task=Recommendation(dataclasses.replace(bundle, manifest=manifest)))
 
 
 def hit(found: Sequence[int], wanted: Sequence[int]) -> float:

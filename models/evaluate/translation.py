@@ -1,5 +1,6 @@
 """BLEU and chrF of a translation bundle on public test sets."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import sacrebleu
@@ -15,15 +16,26 @@ PUBLISHED = (
 )
 
 
-def translation(loaded: Loaded, directory: Path, limit: int | None) -> list[Result]:
-    """BLEU and chrF by sacrebleu, beside the source text left as it is."""
+def translation(
+    loaded: Loaded, directory: Path, limit: int | None, languages: Mapping[str, str] | None = None
+) -> list[Result]:
+    """BLEU and chrF by sacrebleu, beside the source text left as it is.
+
+    Args:
+        languages: parameters of each request, for a model that must be told them.
+
+    Raises:
+        InvalidInput: the model does not know a language, or must be told one.
+    """
     results = []
     for name in TEST_SETS:
         pairs = data.read_translation_test(directory, name)[:limit]
         sources, targets = [pair.source for pair in pairs], [pair.target for pair in pairs]
         translated = [
             response[0].translation_text
-            for response in answers(loaded, ({"inputs": source} for source in sources), len(pairs))
+            for response in answers(
+                loaded, ({"inputs": source, "parameters": languages} for source in sources), len(pairs)
+            )
         ]
         for system, texts in ((BUNDLE, translated), ("source left as it is", sources)):
             for metric in (sacrebleu.BLEU(), sacrebleu.CHRF()):

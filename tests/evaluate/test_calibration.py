@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from models.bundle import Calibration
-from models.evaluate.calibration import fit
+from models.evaluate.calibration import fit, main
 from models.evaluate.question_answering import question_answering
 from models.evaluate.result import Result
 from models.load import load
 from models.tasks.question_answering import calibrated
 from models.train import data
-from tests.models.embedded import QUESTION_ANSWERING
+from tests.models.embedded import QUESTION_ANSWERING, RECOMMENDATION, TRANSLATION
 from tests.train.rows import CONTEXT, write_xz
 
 FITTED, BETWEEN = 2, 3
@@ -70,3 +70,15 @@ def test_calibration_is_measured_on_articles_that_it_was_not_fitted_on(tmp_path:
     uncalibrated = dataclasses.replace(loaded, bundle=dataclasses.replace(loaded.bundle, manifest=manifest))
     found = of_calibration(question_answering(uncalibrated, tmp_path, None))
     assert {row.dataset for row in found} == {"SQuAD 1.1 dev, 5 questions"}
+
+
+def test_a_calibration_without_data_or_of_another_task_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", str(tmp_path), "--bundle", str(TRANSLATION)]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"--data: there is no file {tmp_path / data.SQUAD_DEV}" in capsys.readouterr().err
+    write_squad(tmp_path)
+    assert main(["--data", str(tmp_path), "--bundle", str(RECOMMENDATION)]) == 2
+    assert "needs a tokenizer" in capsys.readouterr().err
