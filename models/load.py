@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from pydantic import BaseModel, ValidationError
+
 from models.budget import Footprint, check_budget
 from models.bundle import Bundle, Device, Precision, Role, open_bundle
 from models.caches import reads_caches_on_device, slot_bytes
@@ -76,13 +78,38 @@ def load(
             does not fit `memory_bytes`, or ONNX Runtime refuses a graph.
     """
     bundle = _within(open_bundle(folder), slots)
-    if bundle.manifest.task not in TASKS:
-        raise BundleError(f"{folder}: task {bundle.manifest.task!r} is unknown, this release has {', '.join(TASKS)}")
+    make = cast("Callable[[Bundle], Task[Any, Any]]", task_type(bundle))
     chosen = precision or preferred(bundle.manifest.precisions)
     parts = _load(bundle, chosen, slots=slots, threads=threads, budget_tokens=budget_tokens, memory_bytes=memory_bytes)
-    task = cast("Callable[[Bundle], Task[Any, Any]]", TASKS[bundle.manifest.task])(bundle)
     held = parts.footprint.total(slots)
-    return Loaded(bundle, chosen, task, parts.model, parts.explainer, parts.long, held)
+    return Loaded(bundle, chosen, make(bundle), parts.model, parts.explainer, parts.long, held)
+
+
+def task_type(bundle: Bundle) -> type[Task[Any, Any]]:
+    """What the bundle's task is here.
+
+    Raises:
+        BundleError: this release does not have it.
+    """
+    asked = bundle.manifest.task
+    if asked not in TASKS:
+        raise BundleError(f"{bundle.folder}: task {asked!r} is unknown, this release has {', '.join(TASKS)}")
+    return TASKS[asked]
+
+
+def example_of(bundle: Bundle) -> BaseModel:
+    """The bundle's example as a request.
+
+    Raises:
+        BundleError: its task is unknown, or the example is no request of it.
+    """
+    task = task_type(bundle)
+    try:
+        return task.request_type.model_validate(bundle.manifest.example)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in ("example", *first["loc"]))
+        raise BundleError(f"{bundle.folder}: field {field} is not of a {task.id} request: {first['msg']}") from error
 
 
 def preferred(carried: Iterable[Precision]) -> Precision:

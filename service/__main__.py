@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from models.bundle import open_bundle
 from models.errors import BundleError, InvalidInput, ModelError
 from models.export.sample import TOLERANCE, Distance, check_sample
+from models.load import example_of
 from models.session import open_session
 from models.tasks import TASKS
 from service import logs
@@ -178,7 +179,7 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
     logs.configure("warning")
     with progress.status("hashing files"):
         opened = open_bundle(bundle)
-    manifest = opened.manifest
+    manifest, request = opened.manifest, example_of(opened)
     files = list(manifest.files())
     typer.echo(
         f"{manifest.name} {manifest.version}: {len(files)} files hash to what the manifest says,"
@@ -191,7 +192,6 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
     for precision in manifest.precisions:
         settings = Settings(models=(ModelSettings(bundle=bundle, precision=precision),))
         with progress.status(f"loading the {precision} graphs and answering the example"):
-            request = TASKS[manifest.task].request_type.model_validate(manifest.example)
             answer = asyncio.run(_answer(settings, request))
             if "explain" in manifest.precisions[precision].graphs:
                 open_session(opened, precision, "explain")  # no answer has needed it

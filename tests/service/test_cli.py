@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,25 @@ def test_check_names_the_file_with_the_flipped_byte(tmp_path: Path) -> None:
         line = sentence(heedful(tmp_path, *arguments))
         assert "forward.onnx: sha256 " in line
         assert "restore the bundle" in line
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({"task": "poetry"}, "task 'poetry' is unknown, this release has translation, summarization"),
+        (
+            {"example": {"inputs": {"history": "i1"}}},
+            "field example.inputs.history is not of a recommendation request: Input should be a valid list;",
+        ),
+        ({"example": {"inputs": {"history": ["x"]}}}, "cannot answer its own example: inputs/history/0 must be one of"),
+    ],
+)
+def test_check_says_what_is_wrong_with_task_or_example(tmp_path: Path, manifest: dict[str, Any], words: str) -> None:
+    folder = write_bundle(tmp_path / "bundle", "wrong", **manifest)
+    run = heedful(tmp_path, "check", str(folder))
+    assert run.returncode == 2
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
