@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from models.bundle import open_bundle
 from models.errors import BundleError, InvalidInput, ModelError
+from models.export.longest import check_limits
 from models.export.sample import TOLERANCE, Distance, check_sample
 from models.load import example_of
 from models.session import open_session
@@ -175,7 +176,7 @@ app.command(epilog="Example: `heedful bench models/bundles/translation --callers
 
 @app.command(epilog="Example: `heedful check models/bundles/translation`")
 def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)]) -> None:
-    """Verify a bundle: hashes, graph signatures, and in every precision parity and its own example."""
+    """Verify a bundle: hashes, graph signatures, and in every precision its own example, parity and limits."""
     logs.configure("warning")
     with progress.status("hashing files"):
         opened = open_bundle(bundle)
@@ -202,6 +203,8 @@ def check(bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", sh
         with progress.status(f"comparing the {precision} graphs with the checkpoint's answers"):
             found = check_sample(opened, precision)
         typer.echo(f"{precision}: {_parity(found, TOLERANCE[precision])}")
+        with progress.status(f"running the {precision} graphs as far as the limits go"):
+            check_limits(opened, precision)
     typer.echo(f"{bundle} is whole: serve it with HEEDFUL_BUNDLES={bundle.parent} heedful serve")
 
 

@@ -1,6 +1,8 @@
 """The heedful command: answers on the terminal, and one sentence with exit code 2 for what its user can mend."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from models.bundle import MANIFEST
+from tests.models.embedded import RECOMMENDATION
 from tests.tiny import write_bundle
 
 COMMANDS = (
@@ -120,6 +124,18 @@ def test_check_says_what_is_wrong_with_task_or_example(tmp_path: Path, manifest:
     assert run.returncode == 2
     assert words in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_check_runs_the_graphs_as_far_as_the_limits_go(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(RECOMMENDATION, folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["limits"]["max_tokens"] = 101
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    run = heedful(tmp_path, "check", str(folder))
+    assert run.returncode == 2
+    assert "the int8 graphs read at most 100 tokens, limits.max_tokens is 101; restore the bundle" in run.stderr
+    assert "is whole" not in run.stdout
 
 
 def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
