@@ -1,5 +1,6 @@
 """The model card, README.md of a bundle: what the manifest and the measurements say, and what a person wrote."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from models.bundle import File, Manifest
@@ -31,13 +32,15 @@ _OPERATORS: Mapping[Operators, str] = {
 }
 
 
+_SECTION = re.compile(r"\n\n## (?=(?:Data|Quality|Parity with the checkpoint|What it cannot do)(?:\n|$))")
+"""Before the title of a section that `model_card` writes; the texts of a recipe may have headings too."""
+
+
 def model_card(
     manifest: Manifest, card: Card, architecture: str, operators: Operators, parities: Sequence[Parity]
 ) -> str:
     """Markdown."""
-    source, target = (", ".join(languages) for languages in (manifest.languages.source, manifest.languages.target))
-    languages = f"{source} to {target}" if target else source
-    limits = manifest.limits
+    limits, said = manifest.limits, _said(manifest)
     sections = [
         f"# {manifest.name}",
         card.summary,
@@ -50,9 +53,7 @@ def model_card(
                 ("Operators", _OPERATORS[operators]),
                 ("Parameters", f"{manifest.parameters:,}"),
                 ("Precision and size", ", ".join(_size(manifest, name) for name in manifest.precisions)),
-                ("Languages", languages or "none"),
-                ("Licence of the weights", manifest.licence),
-                ("Source", manifest.source),
+                *said.items(),
                 ("Version", manifest.version),
                 *([("Shortlist", _shortlist(manifest.shortlist))] if manifest.shortlist else []),
                 ("Limits", f"{limits.max_tokens} input tokens, {limits.max_new_tokens} new tokens for one row"),
@@ -73,17 +74,33 @@ def model_card(
 
 
 def revised_card(existing: str, manifest: Manifest, card: Card) -> str:
-    """An existing card with data, quality and failures as they are now.
+    """An existing card with summary, languages, licence, source, data, quality and failures as they are now.
 
     Raises:
         ExportError: it is no card that `model_card` wrote.
     """
     bodies = {"Data": card.data, "Quality": _quality(manifest, card), "What it cannot do": card.failures}
-    head, *sections = existing.rstrip().split("\n\n## ")
+    head, *sections = _SECTION.split(existing.rstrip())
+    blocks, said = head.split("\n\n"), _said(manifest)
+    rows = [(line.split(" | ", 1)[0].removeprefix("| "), line) for line in blocks[-1].split("\n")]
     parts = [section.partition("\n\n")[::2] for section in sections]
-    if not set(bodies) <= {title for title, _ in parts}:
-        raise ExportError(f"this model card was not written by an export, it lacks one of {', '.join(bodies)}")
-    return "\n\n## ".join([head, *(f"{title}\n\n{bodies.get(title, body).strip()}" for title, body in parts)]) + "\n"
+    if missing := {*said, *bodies} - {name for name, _ in (*rows, *parts)}:
+        raise ExportError(f"this model card was not written by an export, it lacks {', '.join(sorted(missing))}")
+    table = "\n".join(_line((name, said[name])) if name in said else line for name, line in rows)
+    head = "\n\n".join(block for block in (blocks[0], card.summary.strip(), table) if block)
+    bodied = (f"{name}\n\n{bodies.get(name, body).strip()}".rstrip() for name, body in parts)
+    return "\n\n## ".join([head, *bodied]) + "\n"
+
+
+def _said(manifest: Manifest) -> dict[str, str]:
+    """Rows of the first table that a recipe says, and weights do not change."""
+    source, target = (", ".join(languages) for languages in (manifest.languages.source, manifest.languages.target))
+    languages = f"{source} to {target}" if target else source
+    return {
+        "Languages": languages or "none",
+        "Licence of the weights": manifest.licence,
+        "Source": manifest.source,
+    }
 
 
 def _quality(manifest: Manifest, card: Card) -> str:
@@ -114,5 +131,8 @@ def _size(manifest: Manifest, name: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(_line(cells) for cells in (head, ["---"] * len(head), *rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

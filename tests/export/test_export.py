@@ -13,7 +13,6 @@ import torch
 
 from models.bundle import GenerationDefaults, open_bundle
 from models.export.__main__ import main
-from models.export.describe import describe_bundle
 from models.export.errors import ExportError
 from models.export.graphs import Source, trace
 from models.export.parity import FP32_TOLERANCE, Parity, answers, compare, random_rows, require_parity
@@ -107,21 +106,6 @@ def test_the_card_shows_parity_and_size(exported: Exported) -> None:
     card = (exported.bundle.folder / "README.md").read_text()
     assert all(f"{parity.largest_difference:.1e}" in card for parity in exported.parities.values())
     assert f"{exported.bundle.manifest.parameters:,}" in card
-
-
-def test_words_and_quality_change_without_another_export(tmp_path: Path) -> None:
-    checkpoint, out = sasrec(tmp_path / "checkpoint"), tmp_path / "bundle"
-    export(checkpoint, "recommendation", out, recipe("recommendation"), precisions=("fp32",))
-    described = tmp_path / "described"
-    shutil.copytree(out, described)
-    quality = {"metric": "HR@10", "value": 0.5, "dataset": "a shop", "command": "measure"}
-    changed = recipe("recommendation", quality=[quality], card={"failures": "It fails.", "comparison": "Markov .4"})
-    describe_bundle(described, changed)
-    export(checkpoint, "recommendation", out, changed, precisions=("fp32",), replace_bundle=True)
-    assert (described / "README.md").read_text() == (out / "README.md").read_text()
-    assert (described / "bundle.json").read_bytes() == (out / "bundle.json").read_bytes()
-    with pytest.raises(ExportError, match="holds tiny-recommendation 1, the recipe is of tiny-recommendation 2"):
-        describe_bundle(described, recipe("recommendation", version="2"))
 
 
 def test_references_are_the_checkpoints_own_answers(exported: Exported) -> None:
