@@ -60,7 +60,8 @@ def test_an_explanation_belongs_to_the_answer_and_changes_nothing(http: httpx.Cl
             assert (rows, columns) == (len(part["output"]), len(part["source"]))
             assert part["attention"]["rollout"]["shape"] == [rows, columns]
             assert np.shape(part["attention"]["weights"]["values"]) == (rows, columns)
-            assert np.sum(part["attention"]["rollout"]["values"], 1) == pytest.approx(1, abs=0.01)
+            for name in ("weights", "rollout"):
+                assert np.sum(part["attention"][name]["values"], 1) == pytest.approx(1, abs=0.01)
             assert len(part["occlusion"]["changes"]) == len(part["occlusion"]["units"]) > 0
             assert part["occlusion"]["log_probability"] <= 0
             assert -1 <= part["rank_correlation"] <= 1
@@ -77,6 +78,41 @@ def test_words_of_a_translation_lead_to_their_translations(http: httpx.Client) -
     merci = next(index for index, unit in enumerate(part["output"]) if unit["text"] == "Merci")
     assert np.argmax(part["occlusion"]["weights"]["values"][merci]) == 0
     assert part["output"][merci]["start"] == 0
+
+
+def test_attention_between_question_and_context_goes_the_way_that_its_name_says(http: httpx.Client) -> None:
+    (answer,) = ask(http, "question-answering", explain={"method": "attention"})
+    (part,) = answer["explanation"]["parts"]
+    question, context = (
+        [index for index, unit in enumerate(part["source"]) if unit.get("pointer") == f"/inputs/{name}"]
+        for name in ("question", "context")
+    )
+    assert 0 < len(question) < len(context)
+    weights, forth, back = (
+        np.array(part["attention"][name]["values"])
+        for name in ("weights", "question_to_context", "context_to_question")
+    )
+    assert forth.shape == (len(question), len(context))
+    assert back.shape == (len(context), len(question))
+    (first,) = [row for row, index in enumerate(context) if part["source"][index]["start"] == answer["start"]]
+    assert back[first] == pytest.approx(weights[0][question])
+
+
+def test_an_item_counts_what_its_recommendation_loses_without_it(http: httpx.Client) -> None:
+    history = REQUESTS["recommendation"]["inputs"]["history"]
+    answers = ask(http, "recommendation", explain={"method": BOTH})
+    explained = [answer["explanation"]["parts"][0] for answer in answers]
+    for part, answer in zip(explained, answers, strict=True):
+        assert part["occlusion"]["log_probability"] == pytest.approx(np.log(answer["score"]))
+        (shares,) = part["attention"]["weights"]["values"]
+        assert min(shares) > 0, "an item sees those before it, the last one alone sees all"
+    for place, item in enumerate(history):
+        without = {"history": history[:place] + history[place + 1 :]}
+        found = ask(http, "recommendation", inputs=without, parameters={"top_k": 100, "exclude": [item]})
+        scores = {other["item"]: other["score"] for other in found}
+        for part, answer in zip(explained, answers, strict=True):
+            fall = part["occlusion"]["log_probability"] - np.log(scores[answer["item"]])
+            assert part["occlusion"]["changes"][place] == pytest.approx(fall, abs=1e-4)
 
 
 def test_weights_come_as_asked(http: httpx.Client) -> None:
@@ -106,6 +142,12 @@ def test_weights_come_as_asked(http: httpx.Client) -> None:
             "summarization",
             {"inputs": [ABSTRACT] * 30, "explain": {"method": "attention"}},
             "explain by attention reads at most 1024 tokens, got",
+        ),
+        (
+            413,
+            "summarization",
+            {"inputs": [ABSTRACT] * 10, "explain": {"method": "attention", "heads": "each"}},
+            "explain by attention reads at most 256 tokens with heads: each, got",
         ),
         (
             413,
