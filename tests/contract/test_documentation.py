@@ -18,6 +18,8 @@ ADDRESS = "http://127.0.0.1:8000"
 PAGES = sorted(
     [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md"), *ROOT.glob("loadtests/**/*.md")]
 )
+ELSEWHERE = ROOT / "docs" / "clients.md"
+"""Its blocks are run whole, by `test_clients_page.py`."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUICK = {"run", "models", "check"}
 """Subcommands of heedful that end by themselves within a second or two."""
@@ -26,6 +28,8 @@ QUICK = {"run", "models", "check"}
 def commands() -> Iterator[str]:
     """Each command of each `sh` block, its continued lines joined and comments and assignments dropped."""
     for page in PAGES:
+        if page == ELSEWHERE:
+            continue
         for language, code in BLOCK.findall(page.read_text(encoding="utf-8")):
             if language == "sh":
                 for line in code.replace("\\\n", " ").splitlines():
