@@ -13,6 +13,7 @@ import pytest
 
 from models.bundle import MANIFEST
 from tests.models.embedded import RECOMMENDATION
+from tests.serving import free_port
 from tests.tiny import write_bundle
 
 COMMANDS = (
@@ -144,6 +145,26 @@ def test_serve_refuses_a_port_that_is_taken(bundles: Path) -> None:
         for runtime in ("ray", "embedded"):
             line = sentence(heedful(bundles, "serve", "--port", str(port), "--runtime", runtime))
             assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another with --port" in line
+
+
+def embedded(bundles: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return heedful(bundles, "serve", "--runtime", "embedded", "--port", str(free_port()), *arguments)
+
+
+def test_serve_refuses_a_model_that_cannot_answer_its_own_example(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "sound", "sound")
+    folder = write_bundle(tmp_path / "poisoned", "poisoned", poison=1)
+    run = embedded(tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    line = run.stderr.splitlines()[-1]  # below what the log says of the failure itself
+    assert line.startswith(f"heedful: {folder}: cannot answer its own example: recommendation/poisoned: the model")
+
+
+def test_serve_refuses_a_canary_where_there_is_no_cluster(bundles: Path, tmp_path: Path) -> None:
+    config = tmp_path / "heedful.yaml"
+    config.write_text(f"models: [{{bundle: {bundles}/a, canary: {{bundle: {bundles}/b, percent: 5}}}}]")
+    line = sentence(embedded(bundles, "--config", str(config)))
+    assert "a canary needs the cluster: leave out --runtime embedded, or the setting canary" in line
 
 
 @pytest.mark.parametrize(
