@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from models.bundle import Limits, Manifest, read_manifest
 from models.errors import BundleError, ModelError
 from models.explain import Explain, explained_by
 from models.generation import is_repeatable
-from models.load import Loaded, device, load, preferred
+from models.load import Loaded, device, example_of, load, preferred
 from models.task import WritingTask
 from models.tasks import TASKS
 from service import admission, tracing
@@ -202,11 +202,10 @@ class LocalHost:
             self._observers[routes].ready()
 
     async def _warm(self, running: _Running) -> None:
-        manifest, task = running.loaded.bundle.manifest, running.loaded.task
+        request = example_of(running.loaded.bundle)
         try:
-            request = task.request_type.model_validate(manifest.example)
-            await running.engine.answer(task.solve(request))
-        except (ValidationError, ModelError) as error:
+            await running.engine.answer(running.loaded.task.solve(request))
+        except ModelError as error:
             raise BundleError(f"{running.loaded.bundle.folder}: cannot answer its own example: {error}") from error
         # One row alone says nothing of what many together bring; by it the first few callers would seem a backlog.
         running.engine.forget_rate()

@@ -160,6 +160,11 @@ def test_serve_refuses_a_model_that_cannot_answer_its_own_example(tmp_path: Path
     assert line.startswith(f"heedful: {folder}: cannot answer its own example: recommendation/poisoned: the model")
 
 
+def test_serve_refuses_an_example_that_is_no_request(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "odd", "odd", example={"inputs": "i1"})
+    assert f"{folder}: field example.inputs is not of a recommendation request: " in sentence(embedded(tmp_path))
+
+
 def test_serve_refuses_a_canary_where_there_is_no_cluster(bundles: Path, tmp_path: Path) -> None:
     config = tmp_path / "heedful.yaml"
     config.write_text(f"models: [{{bundle: {bundles}/a, canary: {{bundle: {bundles}/b, percent: 5}}}}]")
