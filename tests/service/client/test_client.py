@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from models.tasks.translation import TranslationParameters
 from service.client import AsyncClient, Client, DeadlinePassed, Overloaded, TimedOut, Unreachable
-from tests.serving import Service, free_port, rows_inside, start, stop
+from tests.models.embedded import TRANSLATION
+from tests.serving import LASTING, Service, ended, free_port, outcome, rows_inside, start, stop, until
 
 LONG = "I have never seen such a large house in the town before. "
-ENDLESS = "she lives in a house and " * 12  # one sentence of a hundred steps, in one slot
+TEXT, PARAMETERS = LASTING["inputs"], TranslationParameters.model_validate(LASTING["parameters"])
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def test_an_overloaded_service_says_when_to_come_back(small: Service) -> None:
     with Client(small.url, retries=0) as client, ThreadPoolExecutor(8) as callers:
-        asked = [callers.submit(client.translate, [LONG] * 4) for _ in range(8)]
+        # A quarter of a second each, so that the others come meanwhile.
+        asked = [callers.submit(client.translate, ["Good morning."] * 4, PARAMETERS) for _ in range(8)]
         failures = [each.exception() for each in asked]
     refused = [failure for failure in failures if failure is not None]
     assert 0 < len(refused) < 8
@@ -65,21 +70,26 @@ def test_nobody_is_there() -> None:
         asyncio.run(ask())
 
 
-def test_a_service_that_comes_up_meanwhile_is_found() -> None:
+def test_a_service_that_comes_up_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener is opened while the client pauses before its second try."""
     port = free_port()
+    answered: list[Future[None]] = []
 
-    def answer_one() -> None:
-        with socket.create_server(("127.0.0.1", port)) as listener, listener.accept()[0] as caller:
+    def answer_one(listener: socket.socket) -> None:
+        with listener, listener.accept()[0] as caller:
             caller.recv(4096)
             caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]")
 
-    with ThreadPoolExecutor(1) as server, Client(f"http://127.0.0.1:{port}", retries=50) as client:
-        asked = server.submit(client.models)
-        while not asked.running():
-            time.sleep(0.01)
-        answer_one()
-        assert asked.result() == []
+    with ThreadPoolExecutor(1) as server, Client(f"http://127.0.0.1:{port}", retries=1) as client:
+
+        def come_up(seconds: float) -> None:
+            listener = socket.create_server(("127.0.0.1", port))
+            listener.settimeout(10)
+            answered.append(server.submit(answer_one, listener))
+
+        monkeypatch.setattr("service.client.blocking.time", SimpleNamespace(sleep=come_up))
+        assert client.models() == []
+        assert [each.result() for each in answered] == [None]
 
 
 def test_a_service_that_never_answers() -> None:
@@ -151,15 +161,62 @@ def test_a_call_waits_for_a_connection_no_longer_than_its_timeout() -> None:
         asyncio.run(ask(f"http://127.0.0.1:{silent.getsockname()[1]}"))
 
 
-def test_a_timeout_stops_the_work_in_the_service(small: Service) -> None:
-    with Client(small.url) as client:
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that takes on all that it is asked for."""
+    models = json.dumps([{"bundle": str(TRANSLATION)}])
+    running = start("embedded", tmp_path_factory.mktemp("patient") / "log", HEEDFUL_MODELS=models)
+    yield running
+    stop(running)
+
+
+@pytest.fixture
+def http(patient: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=patient.url, timeout=60) as client:
+        yield client
+
+
+def test_a_timeout_stops_the_work_in_the_service(patient: Service, http: httpx.Client) -> None:
+    before = ended(http, "translation")
+    with Client(patient.url) as client:
         with pytest.raises((DeadlinePassed, TimedOut)):
-            client.translate([ENDLESS] * 4, timeout_s=0.03)
-        with httpx.Client(base_url=small.url) as http:
-            give_up = time.monotonic() + 20
-            while rows_inside(http, "translation") > 0 and time.monotonic() < give_up:
-                time.sleep(0.02)
-            assert rows_inside(http, "translation") == 0
+            client.translate(TEXT, PARAMETERS, timeout_s=0.3)
+        assert outcome(http, "translation", before) in ({"504": 1}, {"499": 1})
+
+
+def test_a_cancelled_call_hangs_up(patient: Service, http: httpx.Client) -> None:
+    before = ended(http, "translation")
+
+    async def ask() -> None:
+        async with AsyncClient(patient.url) as client:
+            asked = asyncio.create_task(client.translate(TEXT, PARAMETERS))
+            await asyncio.to_thread(until, lambda: rows_inside(http, "translation") > 0)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert await asyncio.to_thread(outcome, http, "translation", before) == {"499": 1}
+
+    asyncio.run(ask())
+
+
+def test_leaving_a_stream_hangs_up(patient: Service, http: httpx.Client) -> None:
+    before = ended(http, "translation")
+    with Client(patient.url) as client:
+        for _ in client.stream_translation(TEXT, PARAMETERS):
+            break
+        assert outcome(http, "translation", before) == {"499": 1}
+
+
+def test_leaving_a_stream_hangs_up_for_asyncio(patient: Service, http: httpx.Client) -> None:
+    before = ended(http, "translation")
+
+    async def ask() -> None:
+        async with AsyncClient(patient.url) as client:
+            async for _ in client.stream_translation(TEXT, PARAMETERS):
+                break
+            assert await asyncio.to_thread(outcome, http, "translation", before) == {"499": 1}
+
+    asyncio.run(ask())
 
 
 def test_an_address_that_is_none() -> None:
