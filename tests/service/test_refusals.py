@@ -1,6 +1,5 @@
 """Every refusal that a caller reads is counted once, wherever it was made; also those of requests cut at the end."""
 
-import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from service.hosting import Call, model_cards
 from service.metrics import Metrics, Observer
 from service.settings import ModelSettings, Settings
 from tests.models.embedded import TRANSLATION
-from tests.serving import rows_inside, start, stop
+from tests.serving import rows_inside, start, stop, until
 from tests.tiny import write_bundle
 
 SETTINGS = Settings(models=(ModelSettings(bundle=TRANSLATION),))
@@ -86,8 +85,7 @@ def test_what_still_runs_after_the_drain_timeout_is_a_503(tmp_path: Path) -> Non
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=service.url, timeout=60) as http:
         body = {"inputs": {"history": ["i1", "i2"]}}
         asked = pool.submit(httpx.post, f"{service.url}/v1/recommendation", json=body, timeout=60)
-        while not rows_inside(http, "recommendation"):
-            time.sleep(0.01)
+        until(lambda: rows_inside(http, "recommendation") > 0)
         http.close()
         stop(service)
         answer = asked.result()
