@@ -6,10 +6,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
+import httpx
 import pytest
 
 from models.tasks import TASKS
 from service.errors import DeadlinePassed, Draining
+from service.gateway import create_app
 from service.hosting import Call, LocalHost
 from service.settings import ModelSettings, Settings
 from tests.models.embedded import RECOMMENDATION, TRANSLATION
@@ -29,6 +31,24 @@ async def test_the_example_that_a_model_starts_with_does_not_make_a_backlog_of_t
         await asked
     finally:
         host.stop()
+
+
+async def test_while_a_model_starts_its_callers_are_told_when_to_come_back() -> None:
+    settings = Settings(models=(ModelSettings(bundle=TRANSLATION),))
+    host = LocalHost(settings)
+    (card,) = host.cards
+    bodies = [card.example, card.example | {"stream": True}]
+    transport = httpx.ASGITransport(create_app(host, settings))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://heedful") as http:
+            early = [await http.get("/readyz"), *[await http.post(card.routes[0], json=body) for body in bodies]]
+            await host.start()
+            later = [await http.get("/readyz"), *[await http.post(card.routes[0], json=body) for body in bodies]]
+    finally:
+        host.stop()
+    assert [(answer.status_code, answer.headers.get("retry-after")) for answer in early] == [(503, "1")] * 3
+    assert all("starting" in answer.json()["detail"] for answer in early)
+    assert [answer.status_code for answer in later] == [200] * 3
 
 
 async def test_answers_from_memory_keep_the_last_replica(monkeypatch: pytest.MonkeyPatch) -> None:
