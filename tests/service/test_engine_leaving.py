@@ -55,7 +55,9 @@ async def test_a_caller_that_goes_just_when_its_answer_comes_takes_nobody_with_i
     gone, stays = (asyncio.create_task(engine.answer(ask(row(1)))) for _ in range(2))
     await until(lambda: model.gates_entered == 1)
     gate.release(2)
+    give_up = time.monotonic() + 5
     while engine.running_rows or engine.waiting_rows:
+        assert time.monotonic() < give_up
         time.sleep(0.001)  # noqa: ASYNC251 - the loop must not hear of the answers before the caller goes
     gone.cancel()
     assert (await asyncio.wait_for(stays, 5))[0] == counted(1)
@@ -68,8 +70,8 @@ async def test_a_deadline_passes_while_rows_wait_and_while_they_run(
     engine = make(model)
     neighbour = asyncio.create_task(engine.answer(ask(row(3))))
     await until(lambda: engine.running_rows == 1)
-    with pytest.raises(DeadlinePassed, match=r"no answer within 0\.0\d\d s"):
-        await engine.answer(ask(row(1)), deadline=time.monotonic() + 0.03)
+    with pytest.raises(DeadlinePassed, match=r"no answer within 0\.[0-3]\d\d s"):
+        await engine.answer(ask(row(1)), deadline=time.monotonic() + 0.3)
     await let(model, 1)
     assert engine.waiting_rows == 0
     await let(model, 2)
@@ -77,7 +79,7 @@ async def test_a_deadline_passes_while_rows_wait_and_while_they_run(
 
     closed: list[bool] = []
     with pytest.raises(DeadlinePassed):
-        await engine.answer(ask(row(9), closed=closed), deadline=time.monotonic() + 0.03)
+        await engine.answer(ask(row(9), closed=closed), deadline=time.monotonic() + 0.3)
     assert closed == [True]
     await let(model, 1)
     await until(lambda: engine.running_rows == 0)
