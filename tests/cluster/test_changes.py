@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -202,7 +203,9 @@ async def test_two_commands_do_not_change_it_at_the_same_time(service: Service, 
     assert version(service) == "1"
     other.kill()  # without a chance to clean up
     await other.wait()
+    give_up = time.monotonic() + 180
     while "another command" in said:
+        assert time.monotonic() < give_up, said
         code, said = await heedful(service, "deploy", "quick", str(folder / "quick-1"))
     assert (code, "quick is served from" in said) == (2, True), said
 

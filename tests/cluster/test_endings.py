@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -37,11 +38,13 @@ async def busy(client: httpx.AsyncClient, service: Service) -> list[asyncio.Task
     return calls
 
 
-async def until_refused(client: httpx.AsyncClient, service: Service) -> list[httpx.Response]:
+async def until_refused(client: httpx.AsyncClient, service: Service, path: str) -> list[httpx.Response]:
     """One request after the other, so that some are under way whenever the service begins to drain."""
-    answers = [await client.post(f"{service.url}{SLOW}", json=REQUEST)]
+    give_up = time.monotonic() + 120
+    answers = [await client.post(f"{service.url}{path}", json=REQUEST)]
     while answers[-1].is_success:
-        answers.append(await client.post(f"{service.url}{SLOW}", json=REQUEST))
+        assert time.monotonic() < give_up, f"still not refused after {len(answers)} answers"
+        answers.append(await client.post(f"{service.url}{path}", json=REQUEST))
     return answers
 
 
@@ -54,9 +57,7 @@ async def test_a_second_service_runs_beside_the_first_and_ctrl_c_drains_it(
     async with httpx.AsyncClient(timeout=180) as client:
         calls = await busy(client, second)
         os.killpg(second.process.pid, signal.SIGINT)
-        late = await client.post(f"{second.url}{QUICK}", json=REQUEST)
-        while late.is_success:
-            late = await client.post(f"{second.url}{QUICK}", json=REQUEST)
+        *_, late = await until_refused(client, second, QUICK)
         assert [(await call).status_code for call in calls] == [200] * IN_FLIGHT
         assert late.status_code == 503
         assert late.headers["content-type"] == "application/problem+json"
@@ -80,7 +81,7 @@ async def test_without_haproxy_it_says_so_and_answers_and_the_drain_has_an_end(b
     assert not any("haproxy" in " ".join(each.cmdline()) for each in family)
     assert "WARNING heedful.cluster without HAProxy" in service.log.read_text()
     async with httpx.AsyncClient(timeout=180) as client:
-        callers = [asyncio.create_task(until_refused(client, service)) for _ in range(IN_FLIGHT)]
+        callers = [asyncio.create_task(until_refused(client, service, SLOW)) for _ in range(IN_FLIGHT)]
         await until(lambda: accepted(service) > IN_FLIGHT)
         os.killpg(service.process.pid, signal.SIGTERM)
         answers = [answer for caller in callers for answer in await caller]
