@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import TooLarge
@@ -68,7 +68,6 @@ def test_clearing_forgets_the_backlog_but_not_the_rate() -> None:
     assert admission.rate.tokens_per_s == pytest.approx(10.0)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(1, 30_000), min_size=1, max_size=20))
 def test_a_steady_rate_is_measured_as_it_is_from_the_first_iteration(iterations_ms: list[int]) -> None:
     rate = Rate()
