@@ -203,7 +203,8 @@ SENTENCES = (
     "She has never seen such a large house.",
     "Tom did not want to go home.",
     "We must protect the rights of the citizens of Europe.",
-    "It is raining.",
+    "The harvest was ruined by hail.",
+    "The mayor opened the new bridge on Monday in front of a large crowd.",
     "The agreement that was reached last week is a good compromise for all of us.",
 )
 
