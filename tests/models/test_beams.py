@@ -200,7 +200,6 @@ SENTENCES = (
     "I would like to thank the rapporteur for her excellent report.",
     "Where is the nearest train station, and when does the last train leave?",
     "He said that the Commission would present its proposal before the end of the year.",
-    "She has never seen such a large house.",
     "Tom did not want to go home.",
     "We must protect the rights of the citizens of Europe.",
     "The harvest was ruined by hail.",
